@@ -1,0 +1,97 @@
+//! The MQTT names that the mesh keeps for itself: users, client ids and topics.
+//!
+//! They are the contract between the rendered broker configuration, the plugin inside the broker and
+//! mesh-health. The plugin decides from the user, which a password proves, and never from a client id, which
+//! anyone can claim; client ids under [`CLIENT_ID_PREFIX`] are only *reserved* for the users below.
+
+use crate::ids::BrokerId;
+use crate::topology::Link;
+
+/// The user that links log in with. What such a user sends came from another broker of the mesh.
+pub const LINK_USER: &str = "mesh-link";
+
+/// The user that mesh-health logs in with, for probes and canaries.
+pub const HEALTH_USER: &str = "mesh-health";
+
+/// Client ids with this prefix belong to the users above; nobody else may connect with one.
+pub const CLIENT_ID_PREFIX: &str = "mesh.";
+
+/// Topics with this prefix belong to the mesh; only the users above may write there.
+pub const TOPIC_PREFIX: &str = "$mesh/";
+
+/// A canary of broker `B` is published under this prefix followed by `B`.
+pub const CANARY_PREFIX: &str = "$mesh/canary/";
+
+/// The plugin's own counters stand under this prefix, retained, beside the broker's.
+pub const COUNTER_PREFIX: &str = "$SYS/broker/mesh/";
+
+/// The client id under which the bridge of `link` logs in at `link.from`.
+pub fn link_client_id(link: &Link) -> String {
+    format!("{CLIENT_ID_PREFIX}link.{}.{}", link.from, link.to)
+}
+
+/// The client id that the bridge of `link` has inside `link.to`, the broker that runs it.
+pub fn local_client_id(link: &Link) -> String {
+    format!("{CLIENT_ID_PREFIX}local.{}.{}", link.from, link.to)
+}
+
+/// The link that a client id made by [`link_client_id`] or [`local_client_id`] belongs to.
+pub fn parse_link_client_id(client_id: &str) -> Option<Link> {
+    let rest = client_id.strip_prefix(CLIENT_ID_PREFIX)?;
+    let pair = rest
+        .strip_prefix("link.")
+        .or_else(|| rest.strip_prefix("local."))?;
+    let (from, to) = pair.split_once('.')?;
+    Some(Link {
+        from: from.parse().ok()?,
+        to: to.parse().ok()?,
+    })
+}
+
+/// The topic on which the canaries of `broker` are published.
+pub fn canary_topic(broker: &BrokerId) -> String {
+    format!("{CANARY_PREFIX}{broker}")
+}
+
+/// Counters of a link at one broker, as the last part of [`link_counter_topic`].
+pub mod link_counter {
+    /// Messages that came over the link from the peer.
+    pub const RECEIVED: &str = "received";
+    /// Messages that went to the link which the peer fetches.
+    pub const SENT: &str = "sent";
+    /// Messages that were kept from that link because they had come over a link (split horizon).
+    pub const HELD_BACK: &str = "held_back";
+}
+
+/// The topic on which the plugin tells how many sessions of mesh users (links from peers, probes) its broker has.
+pub const SESSIONS_TOPIC: &str = "$SYS/broker/mesh/sessions";
+
+/// The topic of the counter `name` of the link from `peer`.
+pub fn link_counter_topic(peer: &BrokerId, name: &str) -> String {
+    format!("{COUNTER_PREFIX}link/{peer}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_found_again_in_its_client_ids() {
+        let link = Link {
+            from: "broker1".parse().unwrap(),
+            to: "broker-2".parse().unwrap(),
+        };
+        assert_eq!(link_client_id(&link), "mesh.link.broker1.broker-2");
+        assert_eq!(parse_link_client_id(&link_client_id(&link)), Some(link.clone()));
+        assert_eq!(parse_link_client_id(&local_client_id(&link)), Some(link));
+        for other in [
+            "mesh.probe.broker1",
+            "link.a.b",
+            "mesh.link.a",
+            "mesh.link..b",
+            "mesh.link.a.B",
+        ] {
+            assert_eq!(parse_link_client_id(other), None, "{other}");
+        }
+    }
+}

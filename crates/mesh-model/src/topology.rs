@@ -1,0 +1,165 @@
+//! Which brokers there are, where they answer, and in what order they are preferred.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::BrokerId;
+
+/// One broker of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broker {
+    /// Its name.
+    pub id: BrokerId,
+    /// Where it takes MQTT connections.
+    pub address: SocketAddr,
+}
+
+/// One direction between two brokers. The bridge that runs it belongs to the `to` side.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Link {
+    /// The broker whose messages are carried.
+    pub from: BrokerId,
+    /// The broker that fetches them.
+    pub to: BrokerId,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}→{}", self.from, self.to)
+    }
+}
+
+/// All brokers in order of priority; at least one, without duplicate ids or addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    brokers: Vec<Broker>,
+}
+
+/// Why a list of brokers is not a [`Topology`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// The list is empty.
+    #[error("there is no broker; at least one is needed")]
+    Empty,
+    /// Two brokers have the same name. The positions count from 0.
+    #[error("broker {id} is listed twice (entries {} and {})", .first + 1, .second + 1)]
+    DuplicateId {
+        /// The name.
+        id: BrokerId,
+        /// Position of the first entry.
+        first: usize,
+        /// Position of the second entry.
+        second: usize,
+    },
+    /// Two brokers have the same address. The positions count from 0.
+    #[error("address {address} is used by two brokers (entries {} and {})", .first + 1, .second + 1)]
+    DuplicateAddress {
+        /// The address.
+        address: SocketAddr,
+        /// Position of the first entry.
+        first: usize,
+        /// Position of the second entry.
+        second: usize,
+    },
+}
+
+impl Topology {
+    /// Checks `brokers`, which are in order of priority.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the list, not only the first.
+    pub fn new(brokers: Vec<Broker>) -> Result<Self, Vec<TopologyError>> {
+        let mut errors = Vec::new();
+        if brokers.is_empty() {
+            errors.push(TopologyError::Empty);
+        }
+        for (second, broker) in brokers.iter().enumerate() {
+            if let Some(first) = brokers[..second].iter().position(|b| b.id == broker.id) {
+                errors.push(TopologyError::DuplicateId {
+                    id: broker.id.clone(),
+                    first,
+                    second,
+                });
+            }
+            if let Some(first) = brokers[..second].iter().position(|b| b.address == broker.address) {
+                errors.push(TopologyError::DuplicateAddress {
+                    address: broker.address,
+                    first,
+                    second,
+                });
+            }
+        }
+        if errors.is_empty() {
+            Ok(Self { brokers })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The brokers, the most preferred first.
+    pub fn brokers(&self) -> &[Broker] {
+        &self.brokers
+    }
+
+    /// The ids, the most preferred first.
+    pub fn ids(&self) -> impl Iterator<Item = &BrokerId> {
+        self.brokers.iter().map(|broker| &broker.id)
+    }
+
+    /// The broker named `id`.
+    pub fn get(&self, id: &BrokerId) -> Option<&Broker> {
+        self.brokers.iter().find(|broker| broker.id == *id)
+    }
+
+    /// The place of `id` in the order of priority, 0 being the most preferred.
+    pub fn priority(&self, id: &BrokerId) -> Option<usize> {
+        self.brokers.iter().position(|broker| broker.id == *id)
+    }
+
+    /// All brokers but `id`, the most preferred first.
+    pub fn peers<'a>(&'a self, id: &'a BrokerId) -> impl Iterator<Item = &'a Broker> {
+        self.brokers.iter().filter(move |broker| broker.id != *id)
+    }
+
+    /// Every link of the full mesh: N × (N − 1), ordered.
+    pub fn links(&self) -> BTreeSet<Link> {
+        let pair = |from: &BrokerId, to: &BrokerId| Link {
+            from: from.clone(),
+            to: to.clone(),
+        };
+        self.ids()
+            .flat_map(|to| self.peers(to).map(move |from| pair(&from.id, to)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broker(id: &str, port: u16) -> Broker {
+        Broker {
+            id: id.parse().unwrap(),
+            address: ([127, 0, 0, 1], port).into(),
+        }
+    }
+
+    #[test]
+    fn five_brokers_have_twenty_links() {
+        let brokers = (1..=5).map(|n| broker(&format!("broker{n}"), 1883 + n)).collect();
+        let topology = Topology::new(brokers).unwrap();
+        assert_eq!(topology.links().len(), 20);
+        assert!(topology.links().iter().all(|link| link.from != link.to));
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let errors = Topology::new(vec![broker("a", 1), broker("a", 2), broker("b", 1)]).unwrap_err();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert_eq!(Topology::new(vec![]).unwrap_err(), [TopologyError::Empty]);
+    }
+}
