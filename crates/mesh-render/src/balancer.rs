@@ -1,0 +1,201 @@
+//! Nginx's `nginx.conf` and `upstream.conf`, and the line by which Nginx tells which plan it runs.
+
+use mesh_model::{BrokerId, Plan};
+use mesh_runtime::Config;
+use minijinja::context;
+use serde::Serialize;
+
+use crate::template::{RenderError, plain, render};
+
+/// The highest weight in an upstream. Nginx adds weights up in a signed 64-bit integer, so the sum of a falling
+/// series that begins with this stays well below the limit of 9.2 × 10^18.
+const MAX_WEIGHT: u64 = 1_000_000_000_000_000_000;
+
+#[derive(Serialize)]
+struct Standby {
+    address: String,
+    weight: u64,
+}
+
+/// Nginx's main file.
+///
+/// # Errors
+///
+/// [`RenderError::Path`] if a path cannot stand in the file.
+pub fn nginx_conf(config: &Config) -> Result<String, RenderError> {
+    let b = &config.balancer;
+    let module = b.stream_module.as_ref();
+    render(
+        "nginx.conf.j2",
+        context! {
+            source => config.path.to_string_lossy(),
+            balancer => context! {
+                dir => plain("balancer.dir", &b.dir)?,
+                stream_module => module.map(|path| plain("balancer.stream_module", path)).transpose()?,
+                listen => b.listen.to_string(),
+                user => b.user,
+                proxy_bind => b.proxy_bind.map(|ip| ip.to_string()),
+                proxy_connect_timeout_ms => u64::try_from(b.proxy_connect_timeout.as_millis()).unwrap_or(u64::MAX),
+                proxy_timeout_s => b.proxy_timeout.as_secs(),
+                worker_connections => b.worker_connections,
+            },
+        },
+    )
+}
+
+/// Nginx's upstream for `plan`.
+///
+/// # Errors
+///
+/// [`RenderError::UnknownBroker`] if the plan names a broker that the configuration does not have.
+pub fn upstream_conf(config: &Config, plan: &Plan) -> Result<String, RenderError> {
+    let address = |id: &BrokerId| match config.topology.get(id) {
+        Some(broker) => Ok(broker.address.to_string()),
+        None => Err(RenderError::UnknownBroker(id.clone())),
+    };
+    let weights = falling_weights(plan.standbys.len());
+    let standbys = plan.standbys.iter().zip(weights);
+    let standbys: Vec<Standby> = standbys
+        .map(|(id, weight)| {
+            Ok(Standby {
+                address: address(id)?,
+                weight,
+            })
+        })
+        .collect::<Result<_, RenderError>>()?;
+    render(
+        "upstream.conf.j2",
+        context! {
+            plan => context! { generation => plan.generation },
+            primary => context! { address => address(&plan.primary)? },
+            standbys,
+            balancer => context! {
+                readback => config.balancer.readback.to_string(),
+                fail_timeout_s => config.balancer.fail_timeout.as_secs(),
+            },
+            readback => read_back(plan),
+        },
+    )
+}
+
+/// Weights for `count` backup servers so that Nginx takes them in order.
+///
+/// Nginx spreads sessions over backups by smooth weighted round robin. With a ratio of r between neighbours, the
+/// order holds for about r / 2 connections after two or more brokers died, before the ledger of the dead ones
+/// tips over; a new plan starts a new ledger. So the ratio is as large as 64-bit weights allow: 10^9 for three
+/// brokers, 10^6 for five, 63 for twelve.
+fn falling_weights(count: usize) -> Vec<u64> {
+    let steps = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
+    let ratio = largest_ratio(steps, 1_000_000_000);
+    (0..count)
+        .rev()
+        .map(|exponent| ratio.pow(u32::try_from(exponent).unwrap_or(0)))
+        .collect()
+}
+
+/// The largest r up to `limit` with r^`steps` ≤ [`MAX_WEIGHT`].
+fn largest_ratio(steps: u32, limit: u64) -> u64 {
+    let fits = |ratio: u64| {
+        ratio
+            .checked_pow(steps)
+            .is_some_and(|weight| weight <= MAX_WEIGHT)
+    };
+    let (mut low, mut high) = (1, limit);
+    while low < high {
+        let middle = high - (high - low) / 2;
+        if fits(middle) {
+            low = middle
+        } else {
+            high = middle - 1
+        }
+    }
+    low
+}
+
+/// Why an answer is not one of [`read_back`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the answer of a balancer of this mesh")]
+pub struct ReadBackError(pub String);
+
+/// The line that Nginx answers at `balancer.readback` while it runs `plan`.
+pub fn read_back(plan: &Plan) -> String {
+    let standbys: Vec<&str> = plan.standbys.iter().map(BrokerId::as_str).collect();
+    format!(
+        "gen={} primary={} standbys={}",
+        plan.generation,
+        plan.primary,
+        standbys.join(",")
+    )
+}
+
+/// The plan that such a line tells of.
+///
+/// # Errors
+///
+/// [`ReadBackError`] if it is none.
+pub fn parse_read_back(line: &str) -> Result<Plan, ReadBackError> {
+    let parse = || {
+        let mut words = line.trim_end().split(' ');
+        let generation = words.next()?.strip_prefix("gen=")?.parse().ok()?;
+        let primary: BrokerId = words.next()?.strip_prefix("primary=")?.parse().ok()?;
+        let standbys = words.next()?.strip_prefix("standbys=")?;
+        let standbys = standbys.split(',').filter(|id| !id.is_empty()).map(str::parse);
+        let standbys = standbys.collect::<Result<Vec<BrokerId>, _>>().ok()?;
+        words
+            .next()
+            .is_none()
+            .then(|| Plan::new(generation, primary, standbys))
+    };
+    parse().ok_or_else(|| ReadBackError(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> BrokerId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn weights_fall_as_steeply_as_64_bits_allow() {
+        assert_eq!(falling_weights(0), Vec::<u64>::new());
+        assert_eq!(falling_weights(1), [1]);
+        assert_eq!(falling_weights(2), [1_000_000_000, 1]);
+        assert_eq!(
+            falling_weights(4),
+            [10u64.pow(18), 10u64.pow(12), 10u64.pow(6), 1]
+        );
+        for count in 2..=64 {
+            let weights = falling_weights(count);
+            assert!(
+                weights
+                    .iter()
+                    .try_fold(0i64, |sum, w| sum.checked_add_unsigned(*w))
+                    .is_some()
+            );
+            assert!(
+                count > 40 || weights.windows(2).all(|pair| pair[0] > pair[1]),
+                "{count}: {weights:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_nginx_answers_is_the_plan_it_was_given() {
+        for plan in [
+            Plan::new(42, id("b"), [id("a"), id("c")]),
+            Plan::new(0, id("a"), []),
+        ] {
+            assert_eq!(parse_read_back(&format!("{}\n", read_back(&plan))), Ok(plan));
+        }
+        for foreign in [
+            "",
+            "gen=x primary=a standbys=",
+            "gen=1 primary=a",
+            "HTTP/1.1 400 Bad Request",
+        ] {
+            assert!(parse_read_back(foreign).is_err(), "{foreign}");
+        }
+    }
+}

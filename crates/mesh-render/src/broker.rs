@@ -1,0 +1,90 @@
+//! A broker's `mosquitto.conf`, with a bridge for each of its peers.
+
+use mesh_model::{Broker, BrokerId, Link, names};
+use mesh_runtime::Config;
+use mesh_runtime::secrets::Secrets;
+use minijinja::context;
+use serde::Serialize;
+
+use crate::template::{RenderError, plain, plain_of, render};
+
+#[derive(Serialize)]
+struct Peer {
+    id: String,
+    ip: String,
+    port: u16,
+    link_client_id: String,
+    local_client_id: String,
+}
+
+/// The configuration of the broker `id`.
+///
+/// # Errors
+///
+/// [`RenderError`] if `id` is unknown or a path cannot stand in the file.
+pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<String, RenderError> {
+    let broker = config
+        .topology
+        .get(id)
+        .ok_or_else(|| RenderError::UnknownBroker(id.clone()))?;
+    let peers: Vec<Peer> = config
+        .topology
+        .peers(id)
+        .map(|peer| describe_peer(peer, broker))
+        .collect();
+    let m = &config.mosquitto;
+    let optional = |key, path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|path| plain_of(key, path, id)).transpose()
+    };
+    let dynamic_security_file = optional("mosquitto.dynamic_security_file", &m.dynamic_security_file)?;
+    let password_file = optional("mosquitto.password_file", &m.password_file)?;
+    let acl_file = optional("mosquitto.acl_file", &m.acl_file)?;
+    render(
+        "broker.conf.j2",
+        context! {
+            source => config.path.to_string_lossy(),
+            broker => context! {
+                id => id.as_str(),
+                ip => broker.address.ip().to_string(),
+                port => broker.address.port(),
+            },
+            peers,
+            link_user => names::LINK_USER,
+            secrets => context! { link => secrets.link, health => secrets.health },
+            // A client without a user name is let in by allow_anonymous even if every check defers to the next;
+            // one with a user name only by a check, or by the plugin where there is none.
+            clients_are_authenticated =>
+                password_file.is_some() || dynamic_security_file.is_some() || !m.allow_anonymous,
+            clients_are_restricted => acl_file.is_some() || dynamic_security_file.is_some(),
+            mosquitto => context! {
+                user => m.user,
+                allow_anonymous => m.allow_anonymous,
+                plugin => plain("mosquitto.plugin", &m.plugin)?,
+                dynamic_security_plugin =>
+                    plain("mosquitto.dynamic_security_plugin", &m.dynamic_security_plugin)?,
+                data_dir => plain_of("mosquitto.data_dir", &m.data_dir, id)?,
+                extra_dir => optional("mosquitto.extra_dir", &m.extra_dir)?,
+                autosave_interval_s => m.autosave_interval.as_secs(),
+                max_inflight_messages => m.max_inflight_messages,
+                max_queued_messages => m.max_queued_messages,
+                dynamic_security_file,
+                password_file,
+                acl_file,
+            },
+        },
+    )
+}
+
+fn describe_peer(peer: &Broker, broker: &Broker) -> Peer {
+    let link = Link {
+        from: peer.id.clone(),
+        to: broker.id.clone(),
+    };
+    Peer {
+        id: peer.id.to_string(),
+        ip: peer.address.ip().to_string(),
+        port: peer.address.port(),
+        link_client_id: names::link_client_id(&link),
+        local_client_id: names::local_client_id(&link),
+    }
+}

@@ -1,0 +1,63 @@
+//! What is rendered, held by snapshots; that Mosquitto and Nginx accept it is held by mesh-lab's tests.
+
+use mesh_runtime::Config;
+use mesh_runtime::secrets::Secrets;
+
+const FIVE: &str = "[[broker]]\nid = \"broker1\"\naddress = \"192.168.100.10:1883\"\n";
+
+fn config(brokers: u8, more: &str) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.toml");
+    let mut text = FIVE.to_owned();
+    for n in 2..=brokers {
+        text += &format!(
+            "[[broker]]\nid = \"broker{n}\"\naddress = \"192.168.100.{}:1883\"\n",
+            9 + n
+        );
+    }
+    std::fs::write(&path, text + more).unwrap();
+    let mut config = Config::load(&path, [], &[]).unwrap();
+    config.path = "/etc/mesh/mesh.toml".into();
+    config
+}
+
+fn secrets() -> Secrets {
+    Secrets {
+        link: "link-password-of-this-test".into(),
+        health: "health-password-of-this-test".into(),
+    }
+}
+
+#[test]
+fn a_network_of_two_as_it_is_deployed() {
+    let config = config(2, "");
+    for file in mesh_render::all(&config, &secrets()).unwrap() {
+        insta::assert_snapshot!(file.path.replace('/', "-"), file.contents);
+    }
+}
+
+#[test]
+fn a_broker_with_every_access_control() {
+    let config = config(
+        1,
+        r#"
+        [mosquitto]
+        allow_anonymous = false
+        password_file = "/etc/mosquitto/{broker}.passwords"
+        acl_file = "/etc/mosquitto/acl"
+        dynamic_security_file = "/var/lib/mosquitto/dynamic-security.json"
+        extra_dir = "/etc/mosquitto/own.d"
+        "#,
+    );
+    let text = mesh_render::broker_conf(&config, &secrets(), &"broker1".parse().unwrap()).unwrap();
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn paths_that_would_end_a_directive_are_refused() {
+    for path in ["/var/lib/my mosquitto", "/x;y", "/x\\ny", "/{x}"] {
+        let config = config(1, &format!("[mosquitto]\ndata_dir = \"{path}\"\n"));
+        let error = mesh_render::all(&config, &secrets()).unwrap_err();
+        assert!(error.to_string().starts_with("mosquitto.data_dir: "), "{error}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Files that other programs read while we write them.
+//!
+//! A reader sees the old content or the new, never a part, also if the writer is killed or the power fails:
+//! the content goes to a temporary file in the same folder, is synced, and is renamed over the target, and then
+//! the folder is synced.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Why a file was not written. The old content is still there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", .path.display())]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// Makes `contents` the content of `path`; tells whether it was something else before.
+///
+/// A file that holds these bytes already is left alone, so that nobody who watches it is woken. `mode` is the
+/// permission bits of a new file, e.g. `0o644`.
+///
+/// # Errors
+///
+/// [`WriteError`] if any step fails; the temporary file is removed then.
+pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, WriteError> {
+    if std::fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(false);
+    }
+    replace(path, contents, mode).map_err(|source| WriteError {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(true)
+}
+
+fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other("the path names no file"))?;
+    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let written = write_synced(&temporary, contents, mode).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // The first error is the one to report; a leftover is replaced by the next try.
+        std::fs::remove_file(&temporary).ok();
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn write_synced(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn equal_bytes_are_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upstream.conf");
+        assert!(write(&path, b"one", 0o640).unwrap());
+        let inode = std::fs::metadata(&path).unwrap().ino();
+        assert!(!write(&path, b"one", 0o640).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
+        assert!(write(&path, b"two", 0o640).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("target");
+        std::fs::create_dir(&path).unwrap();
+        assert!(write(&path, b"x", 0o644).is_err());
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+}
