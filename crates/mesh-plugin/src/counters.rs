@@ -1,0 +1,103 @@
+//! What the plugin counts, and the retained `$SYS` topics on which it tells.
+
+use std::time::Duration;
+
+use mesh_model::BrokerId;
+use mesh_model::names::{SESSIONS_TOPIC, link_counter, link_counter_topic};
+
+/// How often the counters are published.
+pub const EVERY: Duration = Duration::from_secs(1);
+
+/// The counters of one peer, since the broker started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    /// Messages that came over the link from the peer.
+    pub received: u64,
+    /// Messages that went to the link which the peer fetches.
+    pub sent: u64,
+    /// Messages kept from that link, because they had come over a link.
+    pub held_back: u64,
+}
+
+/// The topics of the counters, made once, and when they were last published.
+#[derive(Debug)]
+pub struct Board {
+    links: Vec<[String; 3]>,
+    next: Duration,
+}
+
+impl Board {
+    /// A board for these peers; due at once.
+    pub fn new(peers: &[BrokerId]) -> Self {
+        let topics = |peer| {
+            [
+                link_counter::RECEIVED,
+                link_counter::SENT,
+                link_counter::HELD_BACK,
+            ]
+            .map(|name| link_counter_topic(peer, name))
+        };
+        Self {
+            links: peers.iter().map(topics).collect(),
+            next: Duration::ZERO,
+        }
+    }
+
+    /// Whether it is time to publish, `now` being the time since the start. Says so once each [`EVERY`].
+    pub fn due(&mut self, now: Duration) -> bool {
+        let due = now >= self.next;
+        if due {
+            self.next = now + EVERY;
+        }
+        due
+    }
+
+    /// Every topic with its value. `counts` stands in the order of the peers.
+    pub fn lines<'a>(
+        &'a self,
+        counts: &'a [LinkCounts],
+        sessions: usize,
+    ) -> impl Iterator<Item = (&'a str, u64)> {
+        let of_links = self.links.iter().zip(counts).flat_map(|(topics, count)| {
+            let values = [count.received, count.sent, count.held_back];
+            topics.iter().map(String::as_str).zip(values)
+        });
+        of_links.chain([(SESSIONS_TOPIC, sessions as u64)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_published_once_a_second() {
+        let mut board = Board::new(&[]);
+        let due: Vec<u64> = (0..30)
+            .map(|step| step * 100)
+            .filter(|ms| board.due(Duration::from_millis(*ms)))
+            .collect();
+        assert_eq!(due, [0, 1000, 2000]);
+    }
+
+    #[test]
+    fn every_peer_has_its_three_counters() {
+        let peers = ["b2", "b3"].map(|id| id.parse().unwrap());
+        let counts = [
+            LinkCounts {
+                received: 1,
+                sent: 2,
+                held_back: 3,
+            },
+            LinkCounts::default(),
+        ];
+        let board = Board::new(&peers);
+        let lines: Vec<_> = board.lines(&counts, 4).collect();
+        assert_eq!(lines.len(), 7);
+        assert_eq!(lines[0], ("$SYS/broker/mesh/link/b2/received", 1));
+        assert_eq!(lines[1], ("$SYS/broker/mesh/link/b2/sent", 2));
+        assert_eq!(lines[2], ("$SYS/broker/mesh/link/b2/held_back", 3));
+        assert_eq!(lines[3], ("$SYS/broker/mesh/link/b3/received", 0));
+        assert_eq!(lines[6], ("$SYS/broker/mesh/sessions", 4));
+    }
+}

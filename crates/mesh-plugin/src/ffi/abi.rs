@@ -1,0 +1,190 @@
+//! The binary interface of Mosquitto's plugin API v5, as `mosquitto_broker.h` of 2.0.11 declares it.
+//!
+//! Only what is used is declared. The layout of every field that is read is held by the assertions below, for
+//! the 64-bit targets that brokers run on; a target where it differs does not build.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::offset_of;
+
+/// A client of the broker; only ever seen behind a pointer.
+#[repr(C)]
+pub struct Context {
+    _opaque: [u8; 0],
+}
+
+/// What the broker knows the plugin by; only ever seen behind a pointer.
+#[repr(C)]
+pub struct PluginId {
+    _opaque: [u8; 0],
+}
+
+/// One `plugin_opt_` line.
+#[repr(C)]
+pub struct Opt {
+    /// What follows `plugin_opt_`.
+    pub key: *mut c_char,
+    /// The rest of the line.
+    pub value: *mut c_char,
+}
+
+/// The data of `MOSQ_EVT_ACL_CHECK`.
+#[repr(C)]
+pub struct EvtAclCheck {
+    future: *mut c_void,
+    /// Who asks.
+    pub client: *mut Context,
+    /// The topic, or the topic filter of a subscription.
+    pub topic: *const c_char,
+    payload: *const c_void,
+    properties: *mut c_void,
+    /// One of the `ACL_` constants.
+    pub access: c_int,
+    payloadlen: u32,
+    /// The quality of service that the message was published with.
+    pub qos: u8,
+    retain: bool,
+    future2: [*mut c_void; 4],
+}
+
+/// The data of `MOSQ_EVT_BASIC_AUTH`.
+#[repr(C)]
+pub struct EvtBasicAuth {
+    future: *mut c_void,
+    /// Who logs in.
+    pub client: *mut Context,
+    /// The user name, or null.
+    pub username: *mut c_char,
+    /// The password, or null.
+    pub password: *mut c_char,
+    future2: [*mut c_void; 4],
+}
+
+/// The data of `MOSQ_EVT_MESSAGE`.
+#[repr(C)]
+pub struct EvtMessage {
+    future: *mut c_void,
+    /// Who publishes.
+    pub client: *mut Context,
+    /// The topic.
+    pub topic: *mut c_char,
+    payload: *mut c_void,
+    properties: *mut c_void,
+    reason_string: *mut c_char,
+    payloadlen: u32,
+    /// The quality of service.
+    pub qos: u8,
+    reason_code: u8,
+    retain: bool,
+    future2: [*mut c_void; 4],
+}
+
+/// The data of `MOSQ_EVT_DISCONNECT`.
+#[repr(C)]
+pub struct EvtDisconnect {
+    future: *mut c_void,
+    /// Whose connection ended.
+    pub client: *mut Context,
+    reason: c_int,
+    future2: [*mut c_void; 4],
+}
+
+const _: () = {
+    assert!(size_of::<Opt>() == 16);
+    assert!(offset_of!(Opt, key) == 0);
+    assert!(offset_of!(Opt, value) == 8);
+    assert!(size_of::<EvtAclCheck>() == 88);
+    assert!(offset_of!(EvtAclCheck, client) == 8);
+    assert!(offset_of!(EvtAclCheck, topic) == 16);
+    assert!(offset_of!(EvtAclCheck, access) == 40);
+    assert!(offset_of!(EvtAclCheck, qos) == 48);
+    assert!(size_of::<EvtBasicAuth>() == 64);
+    assert!(offset_of!(EvtBasicAuth, client) == 8);
+    assert!(offset_of!(EvtBasicAuth, username) == 16);
+    assert!(offset_of!(EvtBasicAuth, password) == 24);
+    assert!(size_of::<EvtMessage>() == 88);
+    assert!(offset_of!(EvtMessage, client) == 8);
+    assert!(offset_of!(EvtMessage, topic) == 16);
+    assert!(offset_of!(EvtMessage, qos) == 52);
+    assert!(size_of::<EvtDisconnect>() == 56);
+    assert!(offset_of!(EvtDisconnect, client) == 8);
+};
+
+/// A function that the broker calls with the event, its data and what was given at registration.
+pub type Callback = unsafe extern "C" fn(c_int, *mut c_void, *mut c_void) -> c_int;
+
+/// `MOSQ_EVT_ACL_CHECK`.
+pub const EVT_ACL_CHECK: c_int = 2;
+/// `MOSQ_EVT_BASIC_AUTH`.
+pub const EVT_BASIC_AUTH: c_int = 3;
+/// `MOSQ_EVT_MESSAGE`.
+pub const EVT_MESSAGE: c_int = 7;
+/// `MOSQ_EVT_TICK`.
+pub const EVT_TICK: c_int = 9;
+/// `MOSQ_EVT_DISCONNECT`.
+pub const EVT_DISCONNECT: c_int = 10;
+
+/// `MOSQ_ACL_READ`.
+pub const ACL_READ: c_int = 1;
+/// `MOSQ_ACL_WRITE`.
+pub const ACL_WRITE: c_int = 2;
+/// `MOSQ_ACL_SUBSCRIBE`.
+pub const ACL_SUBSCRIBE: c_int = 4;
+
+/// `MOSQ_ERR_SUCCESS`.
+pub const SUCCESS: c_int = 0;
+/// `MOSQ_ERR_INVAL`.
+pub const ERR_INVAL: c_int = 3;
+/// `MOSQ_ERR_AUTH`.
+pub const ERR_AUTH: c_int = 11;
+/// `MOSQ_ERR_ACL_DENIED`.
+pub const ERR_ACL_DENIED: c_int = 12;
+/// `MOSQ_ERR_UNKNOWN`.
+pub const ERR_UNKNOWN: c_int = 13;
+/// `MOSQ_ERR_PLUGIN_DEFER`.
+pub const ERR_PLUGIN_DEFER: c_int = 17;
+
+/// The version of the plugin API that is spoken here.
+pub const PLUGIN_VERSION: c_int = 5;
+
+// Exported by the broker's executable.
+unsafe extern "C" {
+    /// Has `callback` called at `event`.
+    pub fn mosquitto_callback_register(
+        id: *mut PluginId,
+        event: c_int,
+        callback: Callback,
+        event_data: *const c_void,
+        userdata: *mut c_void,
+    ) -> c_int;
+    /// Ends that.
+    pub fn mosquitto_callback_unregister(
+        id: *mut PluginId,
+        event: c_int,
+        callback: Callback,
+        event_data: *const c_void,
+    ) -> c_int;
+    /// The address of a client that came over the network, else null.
+    pub fn mosquitto_client_address(client: *const Context) -> *const c_char;
+    /// Whether the client asked for a clean session.
+    pub fn mosquitto_client_clean_session(client: *const Context) -> bool;
+    /// The client id.
+    pub fn mosquitto_client_id(client: *const Context) -> *const c_char;
+    /// How many subscriptions the client has.
+    pub fn mosquitto_client_sub_count(client: *const Context) -> c_int;
+    /// The user name; of a bridge that this broker runs, its `local_username`.
+    pub fn mosquitto_client_username(client: *const Context) -> *const c_char;
+    /// Writes a line to the broker's log.
+    pub fn mosquitto_log_printf(level: c_int, format: *const c_char, ...);
+    /// Publishes at the next turn of the broker's loop.
+    pub fn mosquitto_broker_publish_copy(
+        client_id: *const c_char,
+        topic: *const c_char,
+        payload_len: c_int,
+        payload: *const c_void,
+        qos: c_int,
+        retain: bool,
+        properties: *mut c_void,
+    ) -> c_int;
+    /// Ends the connection of a client.
+    pub fn mosquitto_kick_client_by_clientid(client_id: *const c_char, with_will: bool) -> c_int;
+}

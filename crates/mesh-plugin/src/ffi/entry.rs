@@ -1,0 +1,211 @@
+//! What the broker calls: the three functions that it looks up by name, and the callbacks.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+use std::panic;
+use std::ptr;
+
+use super::abi::{self, Callback, EvtAclCheck, EvtBasicAuth, EvtDisconnect, EvtMessage, Opt, PluginId};
+use super::{Access, AclCheck, BasicAuth, Client, Level, Message, bytes, guard, log};
+use crate::hooks::Plugin;
+use crate::policy::TopicKey;
+
+/// What the broker keeps for us between calls.
+struct Loaded {
+    id: *mut PluginId,
+    plugin: Plugin,
+}
+
+const CALLBACKS: [(c_int, Callback); 5] = [
+    (abi::EVT_BASIC_AUTH, on_basic_auth),
+    (abi::EVT_ACL_CHECK, on_acl_check),
+    (abi::EVT_MESSAGE, on_message),
+    (abi::EVT_DISCONNECT, on_disconnect),
+    (abi::EVT_TICK, on_tick),
+];
+
+thread_local! {
+    /// Message and place of the last panic, from the hook to [`guard`].
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The message and the place of the panic that was just caught.
+pub(super) fn take_panic() -> String {
+    LAST_PANIC
+        .try_with(|last| last.borrow_mut().take())
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// The version of the plugin API that is spoken, or -1.
+///
+/// # Safety
+///
+/// Called by the broker: `versions` points to `count` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mosquitto_plugin_version(count: c_int, versions: *const c_int) -> c_int {
+    let count = usize::try_from(count).unwrap_or(0);
+    if versions.is_null() {
+        return -1;
+    }
+    // SAFETY: the broker gives an array of this length.
+    let versions = unsafe { std::slice::from_raw_parts(versions, count) };
+    if versions.contains(&abi::PLUGIN_VERSION) {
+        abi::PLUGIN_VERSION
+    } else {
+        -1
+    }
+}
+
+/// Reads the options and registers the callbacks. Anything but 0 keeps the broker from starting.
+///
+/// # Safety
+///
+/// Called by the broker: `userdata` may be written, `opts` points to `count` options.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mosquitto_plugin_init(
+    id: *mut PluginId,
+    userdata: *mut *mut c_void,
+    opts: *mut Opt,
+    count: c_int,
+) -> c_int {
+    // Ours alone: a library of this kind carries a standard library of its own.
+    panic::set_hook(Box::new(|info| {
+        let text = info.to_string().replace('\n', " ");
+        let _ = LAST_PANIC.try_with(|last| *last.borrow_mut() = Some(text));
+    }));
+    let start = || {
+        // SAFETY: the broker gives an array of this length whose strings end with a zero.
+        let options = unsafe { pairs(opts, count) };
+        let Some(plugin) = Plugin::start(&options) else {
+            return abi::ERR_INVAL;
+        };
+        let loaded = Box::into_raw(Box::new(Loaded { id, plugin }));
+        for (event, callback) in CALLBACKS {
+            // SAFETY: `id` is the broker's; `loaded` lives until `mosquitto_plugin_cleanup`, which
+            // unregisters the callbacks first.
+            let code =
+                unsafe { abi::mosquitto_callback_register(id, event, callback, ptr::null(), loaded.cast()) };
+            if code != abi::SUCCESS {
+                log(
+                    Level::Error,
+                    &format!("the broker refuses a callback for event {event}: error {code}"),
+                );
+                return code;
+            }
+        }
+        // SAFETY: the broker passes a place for our pointer.
+        unsafe { *userdata = loaded.cast() };
+        abi::SUCCESS
+    };
+    guard("init", start, || abi::ERR_UNKNOWN)
+}
+
+/// Unregisters the callbacks and frees what was kept.
+///
+/// # Safety
+///
+/// Called by the broker: `userdata` is what `mosquitto_plugin_init` left there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mosquitto_plugin_cleanup(userdata: *mut c_void, _: *mut Opt, _: c_int) -> c_int {
+    if userdata.is_null() {
+        return abi::SUCCESS;
+    }
+    // SAFETY: made by `Box::into_raw` in `mosquitto_plugin_init`; the broker calls this once.
+    let loaded = unsafe { Box::from_raw(userdata.cast::<Loaded>()) };
+    for (event, callback) in CALLBACKS {
+        // SAFETY: the same arguments as at registration.
+        unsafe { abi::mosquitto_callback_unregister(loaded.id, event, callback, ptr::null()) };
+    }
+    abi::SUCCESS
+}
+
+/// # Safety
+///
+/// `opts` is null or points to `count` options whose strings end with a zero.
+unsafe fn pairs(opts: *const Opt, count: c_int) -> Vec<(String, String)> {
+    let count = usize::try_from(count).unwrap_or(0);
+    if opts.is_null() || count == 0 {
+        return Vec::new();
+    }
+    // SAFETY: by the contract of this function.
+    let opts = unsafe { std::slice::from_raw_parts(opts, count) };
+    // SAFETY: by the contract of this function.
+    let text = |at| String::from_utf8_lossy(unsafe { bytes(at) }.unwrap_or_default()).into_owned();
+    opts.iter().map(|opt| (text(opt.key), text(opt.value))).collect()
+}
+
+unsafe extern "C" fn on_basic_auth(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: the broker passes what was registered, which lives until cleanup, and the data of this event.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtBasicAuth>()) };
+    // SAFETY: all three pointers are the event's own.
+    let login = unsafe {
+        BasicAuth {
+            client: Client::new(event.client),
+            user: bytes(event.username),
+            password: bytes(event.password),
+        }
+    };
+    guard(
+        "BASIC_AUTH",
+        || loaded.plugin.basic_auth(&login),
+        || abi::ERR_AUTH,
+    )
+}
+
+unsafe extern "C" fn on_acl_check(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtAclCheck>()) };
+    let check = AclCheck {
+        // SAFETY: the pointer is the event's own.
+        client: unsafe { Client::new(event.client) },
+        access: match event.access {
+            abi::ACL_READ => Access::Read,
+            abi::ACL_WRITE => Access::Write,
+            abi::ACL_SUBSCRIBE => Access::Subscribe,
+            _ => Access::Other,
+        },
+        topic_key: TopicKey(event.topic.addr()),
+        qos: event.qos,
+        topic: event.topic,
+    };
+    guard(
+        "ACL_CHECK",
+        || loaded.plugin.acl_check(&check),
+        || loaded.plugin.acl_check_failed(&check),
+    )
+}
+
+unsafe extern "C" fn on_message(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtMessage>()) };
+    let message = Message {
+        // SAFETY: the pointer is the event's own.
+        client: unsafe { Client::new(event.client) },
+        topic_key: TopicKey(event.topic.addr()),
+        qos: event.qos,
+        topic: event.topic,
+    };
+    guard(
+        "MESSAGE",
+        || loaded.plugin.message(&message),
+        || loaded.plugin.message_failed(&message),
+    )
+}
+
+unsafe extern "C" fn on_disconnect(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtDisconnect>()) };
+    // First, since the context is freed soon after, whatever becomes of the rest.
+    loaded.plugin.contexts().drop_context(event.client);
+    // SAFETY: the pointer is the event's own.
+    let client = unsafe { Client::new(event.client) };
+    guard("DISCONNECT", || loaded.plugin.disconnect(client), || abi::SUCCESS)
+}
+
+unsafe extern "C" fn on_tick(_: c_int, _: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`; the data of this event is empty on 2.0 and not looked at.
+    let loaded = unsafe { &*userdata.cast::<Loaded>() };
+    guard("TICK", || loaded.plugin.tick(), || abi::SUCCESS)
+}

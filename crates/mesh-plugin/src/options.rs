@@ -1,0 +1,275 @@
+//! The `plugin_opt_` lines of the broker's configuration.
+//!
+//! They are rendered by us, so everything is required and nothing is guessed: a wrong or missing option keeps
+//! the broker from starting. All problems are reported at once. A password never appears in a problem.
+
+use mesh_model::BrokerId;
+
+/// The shortest password that is accepted for a user of the mesh.
+pub const SHORTEST_PASSWORD: usize = 16;
+
+/// `peers` of a broker that is alone.
+const NO_PEERS: &str = "-";
+
+/// What the plugin answers about a client that is no user of the mesh, where it has no reason to refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordinary {
+    /// Yes. For a broker that has no access control of this kind.
+    Allow,
+    /// Ask whoever comes next: `password_file`, `acl_file`, another plugin. If nobody does, the broker refuses.
+    Defer,
+}
+
+/// The options.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The broker that this plugin runs in.
+    pub broker_id: BrokerId,
+    /// The other brokers.
+    pub peers: Vec<BrokerId>,
+    /// The password of links.
+    pub link_password: String,
+    /// The password of mesh-health.
+    pub health_password: String,
+    /// Whether other clients may connect.
+    pub auth: Ordinary,
+    /// Whether they may publish, subscribe and receive.
+    pub acl: Ordinary,
+}
+
+impl Options {
+    /// Reads the lines, given as what follows `plugin_opt_` and the rest of the line.
+    ///
+    /// # Errors
+    ///
+    /// Every problem, a sentence each.
+    pub fn parse(lines: &[(String, String)]) -> Result<Self, Vec<String>> {
+        let mut lines = Lines {
+            lines,
+            problems: Vec::new(),
+        };
+        lines.check_names();
+        let broker_id = lines
+            .value("broker_id")
+            .and_then(|text| lines.broker_id("broker_id", text));
+        let peers = lines.value("peers").and_then(|text| lines.peers(text));
+        if let (Some(id), Some(peers)) = (&broker_id, &peers)
+            && peers.contains(id)
+        {
+            lines.problem(format!("option peers names {id}, which is this broker itself"));
+        }
+        let link_password = lines.password("link_password");
+        let health_password = lines.password("health_password");
+        let auth = lines.ordinary("auth");
+        let acl = lines.ordinary("acl");
+        match (broker_id, peers, link_password, health_password, auth, acl) {
+            (
+                Some(broker_id),
+                Some(peers),
+                Some(link_password),
+                Some(health_password),
+                Some(auth),
+                Some(acl),
+            ) if lines.problems.is_empty() => Ok(Self {
+                broker_id,
+                peers,
+                link_password,
+                health_password,
+                auth,
+                acl,
+            }),
+            _ => Err(lines.problems),
+        }
+    }
+}
+
+const NAMES: [&str; 6] = [
+    "broker_id",
+    "peers",
+    "link_password",
+    "health_password",
+    "auth",
+    "acl",
+];
+
+/// The lines and what is wrong with them so far.
+struct Lines<'a> {
+    lines: &'a [(String, String)],
+    problems: Vec<String>,
+}
+
+impl<'a> Lines<'a> {
+    fn problem(&mut self, text: String) {
+        self.problems.push(text);
+    }
+
+    fn check_names(&mut self) {
+        for (at, (name, _)) in self.lines.iter().enumerate() {
+            if !NAMES.contains(&name.as_str()) {
+                self.problem(format!("unknown option {name:?}; known are {}", NAMES.join(", ")));
+            } else if self.lines[..at].iter().any(|(earlier, _)| earlier == name) {
+                self.problem(format!("option {name} is given twice"));
+            }
+        }
+    }
+
+    fn value(&mut self, name: &str) -> Option<&'a str> {
+        let found = self.lines.iter().find(|(key, _)| key == name);
+        if found.is_none() {
+            self.problem(format!("option {name} is missing"));
+        }
+        found.map(|(_, value)| value.trim())
+    }
+
+    fn broker_id(&mut self, name: &str, text: &str) -> Option<BrokerId> {
+        match text.parse() {
+            Ok(id) => Some(id),
+            Err(error) => {
+                self.problem(format!("option {name}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn peers(&mut self, text: &str) -> Option<Vec<BrokerId>> {
+        if text == NO_PEERS {
+            return Some(Vec::new());
+        }
+        let ids: Vec<_> = text
+            .split(',')
+            .map(|id| self.broker_id("peers", id.trim()))
+            .collect();
+        let ids: Vec<BrokerId> = ids.into_iter().collect::<Option<_>>()?;
+        for (at, id) in ids.iter().enumerate() {
+            if ids[..at].contains(id) {
+                self.problem(format!("option peers names {id} twice"));
+            }
+        }
+        Some(ids)
+    }
+
+    fn password(&mut self, name: &str) -> Option<String> {
+        let text = self.value(name)?;
+        if text.len() < SHORTEST_PASSWORD {
+            self.problem(format!(
+                "option {name} has {} characters; at least {SHORTEST_PASSWORD} are needed",
+                text.len()
+            ));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn ordinary(&mut self, name: &str) -> Option<Ordinary> {
+        match self.value(name)? {
+            "allow" => Some(Ordinary::Allow),
+            "defer" => Some(Ordinary::Defer),
+            other => {
+                self.problem(format!("option {name} is {other:?}; use allow or defer"));
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 6] = [
+        ("broker_id", "broker1"),
+        ("peers", "broker2, broker3"),
+        ("link_password", "0123456789abcdef"),
+        ("health_password", "fedcba9876543210"),
+        ("auth", "allow"),
+        ("acl", "defer"),
+    ];
+
+    fn parse(lines: &[(&str, &str)]) -> Result<Options, Vec<String>> {
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        Options::parse(&lines)
+    }
+
+    fn with(name: &str, value: &str) -> Vec<String> {
+        let lines: Vec<_> = GOOD
+            .iter()
+            .map(|&(k, v)| (k, if k == name { value } else { v }))
+            .collect();
+        parse(&lines).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn the_rendered_options_are_read() {
+        let options = parse(&GOOD).ok().unwrap();
+        assert_eq!(options.broker_id.as_str(), "broker1");
+        assert_eq!(options.peers.len(), 2);
+        assert_eq!((options.auth, options.acl), (Ordinary::Allow, Ordinary::Defer));
+    }
+
+    #[test]
+    fn a_broker_may_be_alone() {
+        assert_eq!(with("peers", "-"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_option_is_required() {
+        for name in NAMES {
+            let lines: Vec<_> = GOOD.iter().copied().filter(|(key, _)| *key != name).collect();
+            assert_eq!(
+                parse(&lines).err().unwrap(),
+                [format!("option {name} is missing")]
+            );
+        }
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let problems = parse(&[
+            ("auth", "yes"),
+            ("acl", ""),
+            ("colour", "red"),
+            ("link_password", "short"),
+        ]);
+        assert_eq!(problems.err().unwrap().len(), 7);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for (name, value) in [
+            ("broker_id", "Broker1"),
+            ("broker_id", ""),
+            ("broker_id", "broker2"),
+            ("peers", ""),
+            ("peers", "broker2,,broker3"),
+            ("peers", "broker2,broker2"),
+            ("peers", "broker2 broker3"),
+            ("peers", "broker1"),
+            ("link_password", "0123456789abcde"),
+            ("health_password", ""),
+            ("auth", "Allow"),
+            ("acl", "deny"),
+        ] {
+            assert_eq!(
+                with(name, value).len(),
+                1,
+                "{name} = {value:?}: {:?}",
+                with(name, value)
+            );
+        }
+    }
+
+    #[test]
+    fn an_option_given_twice_is_refused() {
+        let lines = [GOOD.as_slice(), &[("auth", "defer")]].concat();
+        assert_eq!(parse(&lines).err().unwrap(), ["option auth is given twice"]);
+    }
+
+    #[test]
+    fn a_password_never_appears_in_a_problem() {
+        let problems = with("link_password", "hunter2");
+        assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    }
+}
