@@ -66,6 +66,30 @@ pub enum TopologyError {
     },
 }
 
+impl TopologyError {
+    /// The same error with each position `p` replaced by `positions[p]`, for a list that was part of a longer one.
+    pub fn at(self, positions: &[usize]) -> Self {
+        let at = |position: usize| positions.get(position).copied().unwrap_or(position);
+        match self {
+            Self::Empty => Self::Empty,
+            Self::DuplicateId { id, first, second } => Self::DuplicateId {
+                id,
+                first: at(first),
+                second: at(second),
+            },
+            Self::DuplicateAddress {
+                address,
+                first,
+                second,
+            } => Self::DuplicateAddress {
+                address,
+                first: at(first),
+                second: at(second),
+            },
+        }
+    }
+}
+
 impl Topology {
     /// Checks `brokers`, which are in order of priority.
     ///

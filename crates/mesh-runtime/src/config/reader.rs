@@ -140,6 +140,11 @@ impl Reader {
         });
     }
 
+    /// Whether anything was wrong so far.
+    pub fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
     /// `value`, if everything was right.
     pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, Vec<Problem>> {
         let unknown: Vec<String> = self
@@ -224,18 +229,15 @@ impl Section<'_> {
         }
     }
 
+    /// An IP address and a port that must be given; `None` only if there is a problem.
+    pub fn required_address(&mut self, name: &str, doc: &'static str) -> Option<SocketAddr> {
+        self.parsed(name, ADDRESS, None, doc, parse_address)
+    }
+
     /// An IP address and a port.
-    pub fn address(&mut self, name: &str, default: Option<&str>, doc: &'static str) -> SocketAddr {
-        let default = default.map(str::to_owned);
-        let kind = Kind("address, e.g. \"192.168.100.10:1883\"");
-        self.parsed(name, kind, default, doc, |text: &str| {
-            match text.parse::<SocketAddr>() {
-                Ok(address) if address.port() == 0 => Err("the port must not be 0".to_owned()),
-                Ok(address) => Ok(address),
-                Err(_) => Err(format!("{text:?} is not an IP address with a port")),
-            }
-        })
-        .unwrap_or_else(|| ([127, 0, 0, 1], 1).into())
+    pub fn address(&mut self, name: &str, default: SocketAddr, doc: &'static str) -> SocketAddr {
+        self.parsed(name, ADDRESS, Some(default.to_string()), doc, parse_address)
+            .unwrap_or(default)
     }
 
     /// Anything that parses from a text and need not be given.
@@ -290,7 +292,7 @@ impl Section<'_> {
     ) -> Duration {
         let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let kind = format!("duration, {} to {}", shown(range.start()), shown(range.end()));
-        let value = self.parsed(name, Kind(&kind), Some(default.to_owned()), doc, |text| {
+        let parse = |text: &str| {
             let duration = humantime::parse_duration(text).map_err(|_| {
                 format!("{text:?} is not a duration; write a number and a unit, e.g. \"250ms\"")
             })?;
@@ -303,8 +305,11 @@ impl Section<'_> {
                     shown(range.end())
                 ))
             }
-        });
-        value.unwrap_or(*range.start())
+        };
+        // After a problem the default stands in, so that comparing it with other settings finds no second one.
+        self.parsed(name, Kind(&kind), Some(default.to_owned()), doc, parse)
+            .or_else(|| parse(default).ok())
+            .unwrap_or(*range.start())
     }
 
     /// A whole number within `range`.
@@ -408,6 +413,16 @@ impl Section<'_> {
                 None
             }
         }
+    }
+}
+
+const ADDRESS: Kind<'static> = Kind("address, e.g. \"192.168.100.10:1883\"");
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => Err("the port must not be 0".to_owned()),
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!("{text:?} is not an IP address with a port")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mesh_model::{Broker, BrokerId, Topology};
+use mesh_model::{Broker, BrokerId, Topology, TopologyError};
 
 use super::Config;
 use super::reader::Reader;
@@ -175,25 +175,38 @@ fn read_topology(reader: &mut Reader) -> Option<Topology> {
             "1 to 32 characters of a-z, 0-9 and -, beginning with a letter",
             "name of the broker; the order of the list is the order of priority",
         );
-        let address = broker.address("address", None, "where the broker takes MQTT connections");
-        id.map(|id| Broker { id, address })
+        let address = broker.required_address("address", "where the broker takes MQTT connections");
+        Some(Broker {
+            id: id?,
+            address: address?,
+        })
     });
-    let complete = entries.iter().all(Option::is_some);
-    let topology = Topology::new(entries.into_iter().flatten().collect());
-    // With an unreadable entry, positions and emptiness would be reported wrongly; that entry has its own problem.
-    if complete {
-        for error in topology.as_ref().err().into_iter().flatten() {
-            let key = match error {
-                mesh_model::TopologyError::Empty => "broker".to_owned(),
-                mesh_model::TopologyError::DuplicateId { second, .. } => format!("broker[{second}].id"),
-                mesh_model::TopologyError::DuplicateAddress { second, .. } => {
-                    format!("broker[{second}].address")
-                }
-            };
-            reader.problem(&key, error.to_string());
+    // Entries with a problem of their own are left out, but count for the positions of the others.
+    let (positions, brokers): (Vec<usize>, Vec<Broker>) = entries
+        .into_iter()
+        .enumerate()
+        .filter_map(|(position, entry)| Some((position, entry?)))
+        .unzip();
+    match Topology::new(brokers) {
+        Ok(topology) => Some(topology),
+        Err(errors) => {
+            for error in errors {
+                report(reader, error.at(&positions));
+            }
+            None
         }
     }
-    topology.ok()
+}
+
+fn report(reader: &mut Reader, error: TopologyError) {
+    let key = match &error {
+        // Some entries may be there, all with problems of their own.
+        TopologyError::Empty if reader.has_problems() => return,
+        TopologyError::Empty => "broker".to_owned(),
+        TopologyError::DuplicateId { second, .. } => format!("broker[{second}].id"),
+        TopologyError::DuplicateAddress { second, .. } => format!("broker[{second}].address"),
+    };
+    reader.problem(&key, error.to_string());
 }
 
 fn read_mosquitto(reader: &mut Reader) -> Mosquitto {
@@ -259,10 +272,10 @@ fn read_mosquitto(reader: &mut Reader) -> Mosquitto {
 fn read_balancer(reader: &mut Reader) -> Balancer {
     let mut s = reader.section("balancer");
     let balancer = Balancer {
-        listen: s.address("listen", Some("0.0.0.0:1883"), "where clients connect"),
+        listen: s.address("listen", ([0, 0, 0, 0], 1883).into(), "where clients connect"),
         readback: s.address(
             "readback",
-            Some("127.0.0.1:18829"),
+            ([127, 0, 0, 1], 18829).into(),
             "where Nginx tells the plan that it runs",
         ),
         dir: s.path(
@@ -328,7 +341,7 @@ fn read_balancer(reader: &mut Reader) -> Balancer {
 fn read_health(reader: &mut Reader) -> Health {
     let mut s = reader.section("health");
     let health = Health {
-        listen: s.address("listen", Some("127.0.0.1:3001"), "where the API answers"),
+        listen: s.address("listen", ([127, 0, 0, 1], 3001).into(), "where the API answers"),
         probe_interval: s.duration(
             "probe_interval",
             "200ms",

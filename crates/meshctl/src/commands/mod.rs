@@ -1,0 +1,6 @@
+//! One file a command.
+
+pub mod check;
+pub mod lab;
+pub mod render;
+pub mod status;

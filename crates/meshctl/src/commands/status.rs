@@ -1,0 +1,150 @@
+//! `meshctl status`: what mesh-health knows, as a table, as JSON, or again and again.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets};
+use jiff::{SignedDuration, Timestamp};
+use mesh_model::{HealthStatus, LinkState, Snapshot};
+
+use crate::find::NetworkArgs;
+
+/// Flags of `meshctl status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    /// Print the answer of GET /v1/status as it is
+    #[arg(long)]
+    json: bool,
+
+    /// Print it again each second until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Shows the status. The exit code is 0 if there is one, whatever it says.
+pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let config = args.network.load()?;
+    let url = format!("http://{}/v1/status", config.health.listen);
+    loop {
+        let request = url.clone();
+        let answer = tokio::task::spawn_blocking(move || fetch(&request)).await?;
+        let text = match answer.and_then(|body| if args.json { Ok(body) } else { table(&body) }) {
+            Ok(text) => text,
+            Err(error) if args.watch => format!("{error:#}"),
+            Err(error) => return Err(error),
+        };
+        show(text.trim_end(), args.watch)?;
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn fetch(url: &str) -> anyhow::Result<String> {
+    let get = || {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).build().into();
+        agent.get(url).call()?.body_mut().read_to_string()
+    };
+    get().with_context(|| format!("mesh-health does not answer at {url}; is it running?"))
+}
+
+fn show(text: &str, watch: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if watch && out.is_terminal() {
+        // Clear the screen and go home: ECMA-48, ED and CUP.
+        write!(out, "\x1b[2J\x1b[H")?;
+    }
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The snapshot in `body` for human eyes.
+fn table(body: &str) -> anyhow::Result<String> {
+    let snapshot: Snapshot = serde_json::from_str(body).context("mesh-health's answer is not a status")?;
+    let mut text = headline(&snapshot);
+    text += &format!("\n\n{}\n", broker_table(&snapshot));
+    text += &links(&snapshot);
+    Ok(text)
+}
+
+fn headline(snapshot: &Snapshot) -> String {
+    let healthy = snapshot.brokers.iter().filter(|broker| broker.health == HealthStatus::Healthy).count();
+    let backup = snapshot.backup.as_ref().map_or("none".to_owned(), ToString::to_string);
+    let balancer = match (&snapshot.balancer.error, snapshot.balancer.confirmed) {
+        (Some(error), _) => error.clone(),
+        (None, true) => format!("runs generation {}", snapshot.generation),
+        (None, false) => format!("does not yet run generation {}", snapshot.generation),
+    };
+    format!(
+        "{}: {healthy} of {} brokers healthy, primary {}, backup {backup}\nbalancer: {balancer}",
+        snapshot.state,
+        snapshot.brokers.len(),
+        snapshot.primary,
+    )
+}
+
+fn broker_table(snapshot: &Snapshot) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["BROKER", "ADDRESS", "ROLE", "HEALTH", "SINCE", "RTT MS", "CLIENTS", "IN/S", "OUT/S", "REASON"]);
+    for index in 5..9 {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for broker in &snapshot.brokers {
+        table.add_row([
+            broker.id.to_string(),
+            broker.address.to_string(),
+            broker.role.map_or("-".to_owned(), |role| role.to_string()),
+            broker.health.to_string(),
+            age(snapshot.at, broker.since),
+            figure(broker.rtt_ms, 2),
+            broker.clients.map_or("?".to_owned(), |clients| clients.to_string()),
+            figure(broker.in_per_s, 1),
+            figure(broker.out_per_s, 1),
+            broker.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn links(snapshot: &Snapshot) -> String {
+    let count = |state| snapshot.links.iter().filter(|link| link.state == state).count();
+    let mut slowest: Option<f64> = None;
+    for latency in snapshot.links.iter().filter_map(|link| link.latency_ms) {
+        slowest = Some(slowest.map_or(latency, |slowest| slowest.max(latency)));
+    }
+    let mut text = format!(
+        "\nlinks: {} up, {} down, {} unknown, slowest {} ms\n",
+        count(LinkState::Up),
+        count(LinkState::Down),
+        count(LinkState::Unknown),
+        figure(slowest, 2),
+    );
+    for link in snapshot.links.iter().filter(|link| link.state == LinkState::Down) {
+        text += &format!("  down: {} → {}\n", link.from, link.to);
+    }
+    text
+}
+
+/// A number with `decimals` places; `?` for unknown.
+fn figure(value: Option<f64>, decimals: usize) -> String {
+    value.map_or("?".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+/// How long before `now` `then` was, in whole seconds.
+fn age(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    format!("{:#}", SignedDuration::from_secs(seconds))
+}

@@ -1,0 +1,48 @@
+//! `meshctl`: what an operator of the mesh types.
+
+mod commands;
+mod find;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mesh_runtime::{ConfigError, EXIT_CONFIG};
+
+use commands::{check, lab, render, status};
+
+/// Operate a network of Mosquitto brokers that act as one.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole network on this machine, and break it
+    Lab(lab::LabArgs),
+    /// Show who serves, who is well, and whether messages pass
+    Status(status::StatusArgs),
+    /// Say whether mesh.toml is right; exit code 64 if not
+    Check(check::CheckArgs),
+    /// Write the configuration of every broker and of Nginx
+    Render(render::RenderArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Lab(args) => lab::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Render(args) => render::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("meshctl: {error:#}");
+            if error.downcast_ref::<ConfigError>().is_some() { EXIT_CONFIG.into() } else { ExitCode::FAILURE }
+        }
+    }
+}
