@@ -1,0 +1,124 @@
+# shellcheck shell=bash
+# Installs what is missing, by apt on Debian and Ubuntu and by Homebrew on macOS. Needs say.sh.
+
+: "${checkout:?the script that sources this names the checkout}"
+
+# found PROGRAM: is it installed? Daemons are often outside a user's PATH.
+found() {
+  PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" command -v "$1" >/dev/null 2>&1
+}
+
+# as_root COMMAND…: runs it as root.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  elif found sudo; then
+    sudo "$@"
+  else
+    fail "root is needed for: $*; run it as root or install sudo"
+  fi
+}
+
+# nginx_has_stream: does the installed Nginx have the stream module, as a file of its own or built in?
+nginx_has_stream() {
+  found nginx || return 1
+  local module
+  for module in /usr/lib/nginx/modules/ngx_stream_module.so /usr/lib64/nginx/modules/ngx_stream_module.so; do
+    [ ! -e "$module" ] || return 0
+  done
+  case "$(PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" nginx -V 2>&1) " in
+    *'--with-stream '*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# install PACKAGE…: with the system's package manager.
+install() {
+  [ $# -gt 0 ] || return 0
+  if found apt-get; then
+    install_by_apt "$@"
+  elif found brew; then
+    say "brew install $*"
+    brew install "$@" >/dev/null || fail "Homebrew could not install $*; see its message above"
+  else
+    fail "cannot install $*: neither apt-get nor brew is here; install them by hand and start again"
+  fi
+}
+
+# Debian starts a service as soon as its package is installed: Mosquitto on port 1883, Nginx on port 80. Nobody
+# asked for those, so for this one installation policy-rc.d says no. Services that exist already are not touched.
+install_by_apt() {
+  local policy=/usr/sbin/policy-rc.d made='' log
+  log=$(mktemp)
+  say "apt-get install $*"
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    made=yes
+  fi
+  local result=0
+  {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update &&
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+  } >"$log" 2>&1 || result=$?
+  [ -z "$made" ] || as_root rm -f "$policy"
+  if [ "$result" -ne 0 ]; then
+    tail -n 20 "$log" >&2
+    fail "apt-get could not install $*; its last lines are above, all of them in $log"
+  fi
+  rm -f "$log"
+}
+
+# need_mosquitto, need_nginx, need_compiler: make sure that they are here.
+need_mosquitto() {
+  found mosquitto || install mosquitto
+  found mosquitto || fail "mosquitto is still missing after its installation; is it in your PATH?"
+}
+
+need_mosquitto_clients() {
+  if ! found mosquitto_pub || ! found mosquitto_sub; then
+    if found apt-get; then install mosquitto-clients; else install mosquitto; fi
+  fi
+}
+
+need_nginx() {
+  if ! nginx_has_stream; then
+    if found apt-get; then install nginx libnginx-mod-stream; else install nginx; fi
+  fi
+  nginx_has_stream || fail "this Nginx has no stream module; install a build that has one"
+}
+
+need_compiler() {
+  found cc && return 0
+  if found apt-get; then install gcc libc6-dev; else fail "there is no C compiler; run: xcode-select --install"; fi
+}
+
+# rust_wanted: the oldest Rust that can build the workspace.
+rust_wanted() {
+  sed -n 's/^rust-version = "\(.*\)"/\1/p' "$checkout/Cargo.toml"
+}
+
+# rust_is_new_enough: is there a cargo that can build the workspace?
+rust_is_new_enough() {
+  local have
+  have=$(cargo --version 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
+  [ -n "$have" ] || return 1
+  [ "$(printf '%s\n%s\n' "$(rust_wanted)" "$have" | sort -t. -k1,1n -k2,2n | head -n 1)" = "$(rust_wanted)" ]
+}
+
+need_rust() {
+  # rustup puts cargo here; a shell that was open before does not know it yet.
+  [ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  rust_is_new_enough && return 0
+  if ! found rustup; then
+    found curl || install curl ca-certificates
+    say "no Rust $(rust_wanted) or later here; installing it with rustup into ${CARGO_HOME:-$HOME/.cargo}"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal --no-modify-path ||
+      fail "Rust could not be installed; install Rust $(rust_wanted) or later from https://rustup.rs and start again"
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  fi
+  rust_is_new_enough || rustup toolchain install --profile minimal stable ||
+    fail "Rust $(rust_wanted) or later is needed; install it from https://rustup.rs and start again"
+  rust_is_new_enough || rustup default stable >/dev/null
+  rust_is_new_enough || fail "$(cargo --version) is too old; Rust $(rust_wanted) or later is needed"
+}

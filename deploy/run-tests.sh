@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all against real brokers and a real Nginx on this machine.
+#
+#   ./deploy/run-tests.sh [--long] [FILTER…]
+#
+# --long   the large counts: hours instead of minutes
+# FILTER   only tests whose name contains it
+set -euo pipefail
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/lib/say.sh
+. "$checkout/deploy/lib/say.sh"
+# shellcheck source=deploy/lib/packages.sh
+. "$checkout/deploy/lib/packages.sh"
+
+filters=()
+for argument in "$@"; do
+  case $argument in
+    -h | --help)
+      sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    --long) export MESH_TEST_LONG=1 ;;
+    -*) fail "unknown option $argument; see --help" ;;
+    *) filters+=("$argument") ;;
+  esac
+done
+
+# On Linux, hosts of their own are network namespaces, cut off from each other by nftables.
+need_hosts() {
+  [ "$(uname)" = Linux ] || return 0
+  found ip || install iproute2
+  found nft || install nftables
+}
+
+need_lints() {
+  found shellcheck || install shellcheck
+  cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+  cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+}
+
+# Formatting, lints, scripts, licences: everything that needs no broker.
+check_sources() {
+  cargo fmt --all --check || fail "the code is not formatted; run: cargo fmt --all"
+  cargo clippy --locked --workspace --all-targets --quiet -- -D warnings || fail "clippy has complaints, see above"
+  (cd "$checkout" && git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x) || fail "shellcheck has complaints, see above"
+  if cargo deny --version >/dev/null 2>&1; then
+    cargo deny --locked --offline check bans licenses sources || fail "cargo deny has complaints, see above"
+  else
+    say "skipped: cargo deny is not installed (cargo install --locked cargo-deny)"
+  fi
+}
+
+# The programs that the tests start, then the tests.
+run_tests() {
+  cargo build --locked --workspace --all-targets || fail "the build failed; see the compiler's messages above"
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --locked --workspace --no-fail-fast "${filters[@]+"${filters[@]}"}"
+  else
+    cargo test --locked --workspace --no-fail-fast -- "${filters[@]+"${filters[@]}"}"
+  fi
+}
+
+cd "$checkout"
+steps 4
+step "Looking for Mosquitto, Nginx and network tools"
+need_mosquitto
+need_mosquitto_clients
+need_nginx
+need_hosts
+step "Looking for a Rust toolchain"
+need_compiler
+need_rust
+need_lints
+step "Checking the sources"
+check_sources
+step "Building and testing"
+run_tests
