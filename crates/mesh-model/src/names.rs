@@ -66,6 +66,10 @@ pub mod link_counter {
 /// The topic on which the plugin tells how many sessions of mesh users (links from peers, probes) its broker has.
 pub const SESSIONS_TOPIC: &str = "$SYS/broker/mesh/sessions";
 
+/// The topic on which the plugin tells how many of its broker's own bridges to peers are known to be connected.
+/// The broker counts them among its clients, as it does the sessions of [`SESSIONS_TOPIC`].
+pub const BRIDGES_TOPIC: &str = "$SYS/broker/mesh/bridges";
+
 /// The topic of the counter `name` of the link from `peer`.
 pub fn link_counter_topic(peer: &BrokerId, name: &str) -> String {
     format!("{COUNTER_PREFIX}link/{peer}/{name}")

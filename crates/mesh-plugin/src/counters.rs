@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_model::BrokerId;
-use mesh_model::names::{SESSIONS_TOPIC, link_counter, link_counter_topic};
+use mesh_model::names::{BRIDGES_TOPIC, SESSIONS_TOPIC, link_counter, link_counter_topic};
 
 /// How often the counters are published.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -52,17 +52,18 @@ impl Board {
         due
     }
 
-    /// Every topic with its value. `counts` stands in the order of the peers.
-    pub fn lines<'a>(
-        &'a self,
-        counts: &'a [LinkCounts],
+    /// Every topic with its value. `counts` come in the order of the peers.
+    pub fn lines(
+        &self,
+        counts: impl Iterator<Item = LinkCounts>,
         sessions: usize,
-    ) -> impl Iterator<Item = (&'a str, u64)> {
+        bridges: usize,
+    ) -> impl Iterator<Item = (&str, u64)> {
         let of_links = self.links.iter().zip(counts).flat_map(|(topics, count)| {
             let values = [count.received, count.sent, count.held_back];
             topics.iter().map(String::as_str).zip(values)
         });
-        of_links.chain([(SESSIONS_TOPIC, sessions as u64)])
+        of_links.chain([(SESSIONS_TOPIC, sessions as u64), (BRIDGES_TOPIC, bridges as u64)])
     }
 }
 
@@ -92,12 +93,13 @@ mod tests {
             LinkCounts::default(),
         ];
         let board = Board::new(&peers);
-        let lines: Vec<_> = board.lines(&counts, 4).collect();
-        assert_eq!(lines.len(), 7);
+        let lines: Vec<_> = board.lines(counts.into_iter(), 4, 2).collect();
+        assert_eq!(lines.len(), 8);
         assert_eq!(lines[0], ("$SYS/broker/mesh/link/b2/received", 1));
         assert_eq!(lines[1], ("$SYS/broker/mesh/link/b2/sent", 2));
         assert_eq!(lines[2], ("$SYS/broker/mesh/link/b2/held_back", 3));
         assert_eq!(lines[3], ("$SYS/broker/mesh/link/b3/received", 0));
         assert_eq!(lines[6], ("$SYS/broker/mesh/sessions", 4));
+        assert_eq!(lines[7], ("$SYS/broker/mesh/bridges", 2));
     }
 }

@@ -14,7 +14,7 @@ use crate::counters::Board;
 use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Message, abi, log};
 use crate::options::Options;
 use crate::policy::{self, Admission, Bypass, Login, Policy, Published, Verdict};
-use crate::startup::{self, Listeners};
+use crate::startup;
 
 /// The plugin, from the broker's start to its end.
 pub struct Plugin {
@@ -28,15 +28,13 @@ pub struct Plugin {
 impl Plugin {
     /// Reads the options. If that fails it logs every problem and there is no plugin.
     pub fn start(lines: &[(String, String)]) -> Option<Self> {
-        let mut problems = Vec::new();
-        match startup::listeners() {
-            Ok(Listeners::Alike) => {}
-            Ok(Listeners::Apart) => problems.push(startup::APART.to_owned()),
-            Err(why) => log(
-                Level::Notice,
-                &format!("cannot check per_listener_settings: {why}"),
-            ),
-        }
+        let mut problems = startup::problems().unwrap_or_else(|why| {
+            log(
+                Level::Warning,
+                &format!("cannot check the broker's configuration: {why}"),
+            );
+            Vec::new()
+        });
         let options = Options::parse(lines).map_err(|more| problems.extend(more));
         for problem in &problems {
             log(Level::Error, problem);
@@ -48,14 +46,15 @@ impl Plugin {
             return None;
         }
         let peers: Vec<_> = options.peers.iter().map(BrokerId::as_str).collect();
+        let peers = if peers.is_empty() {
+            "none".to_owned()
+        } else {
+            peers.join(", ")
+        };
         let version = env!("CARGO_PKG_VERSION");
         log(
             Level::Notice,
-            &format!(
-                "{version}, broker {}, peers {}",
-                options.broker_id,
-                peers.join(", ")
-            ),
+            &format!("{version}, broker {}, peers {peers}", options.broker_id),
         );
         Some(Self {
             board: RefCell::new(Board::new(&options.peers)),
@@ -100,7 +99,7 @@ impl Plugin {
     /// ACL_CHECK.
     pub(crate) fn acl_check(&self, check: &AclCheck<'_>) -> c_int {
         #[cfg(feature = "panic-on-demand")]
-        assert_ne!(check.topic(), b"mesh-test/panic-acl", "panic on demand");
+        assert!(check.topic() != b"mesh-test/panic-acl", "panic on demand");
         let client = check.client.key();
         let user = check.client.user();
         let mut policy = self.policy.borrow_mut();
@@ -115,8 +114,14 @@ impl Plugin {
 
     /// ACL_CHECK, after a panic: users of the mesh get nothing, and nobody writes to its topics.
     pub(crate) fn acl_check_failed(&self, check: &AclCheck<'_>) -> c_int {
-        if check.access == Access::Write && check.topic().starts_with(TOPIC_PREFIX.as_bytes()) {
-            return abi::ERR_ACL_DENIED;
+        if check.access == Access::Write {
+            // Or the message that follows would look like a bypass.
+            if let Ok(mut policy) = self.policy.try_borrow_mut() {
+                policy.asked_to_publish(check.client.key());
+            }
+            if check.topic().starts_with(TOPIC_PREFIX.as_bytes()) {
+                return abi::ERR_ACL_DENIED;
+            }
         }
         acl_code(policy::stranger(&self.options, check.client.user()))
     }
@@ -124,7 +129,7 @@ impl Plugin {
     /// MESSAGE.
     pub(crate) fn message(&self, message: &Message<'_>) -> c_int {
         #[cfg(feature = "panic-on-demand")]
-        assert_ne!(message.topic(), b"mesh-test/panic", "panic on demand");
+        assert!(message.topic() != b"mesh-test/panic", "panic on demand");
         let client = message.client;
         let published = Published {
             client: client.key(),
@@ -160,31 +165,26 @@ impl Plugin {
     /// TICK.
     pub(crate) fn tick(&self) -> c_int {
         let mut policy = self.policy.borrow_mut();
-        let to_kick = policy.tick(|client| self.contexts.sub_count(client));
+        policy.tick(|client| self.contexts.sub_count(client));
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
-        for client_id in to_kick {
-            if let Err(code) = ffi::kick(&client_id) {
-                log(
-                    Level::Error,
-                    &format!("cannot disconnect {client_id}: error {code}"),
-                );
-            }
+        let due = self.board.borrow_mut().due(self.started.elapsed());
+        if due {
+            self.publish_counters();
         }
-        self.publish_counters();
+        if due || alarm.is_some() {
+            self.kick_unwanted();
+        }
         abi::SUCCESS
     }
 
     fn publish_counters(&self) {
-        let mut board = self.board.borrow_mut();
-        if !board.due(self.started.elapsed()) {
-            return;
-        }
+        let board = self.board.borrow();
         let policy = self.policy.borrow();
         // Queued by the broker until its next turn: nothing is called back from here.
         let refused = board
-            .lines(policy.counts(), policy.sessions())
+            .lines(policy.counts(), policy.sessions(), policy.bridges())
             .find_map(|(topic, value)| ffi::publish(topic, &value.to_string()).err());
         drop(policy);
         drop(board);
@@ -193,6 +193,13 @@ impl Plugin {
                 Level::Error,
                 &format!("cannot publish the counters: error {code}"),
             );
+        }
+    }
+
+    fn kick_unwanted(&self) {
+        let unwanted = self.policy.borrow().unwanted();
+        for client_id in unwanted {
+            ffi::kick(&client_id);
         }
     }
 }

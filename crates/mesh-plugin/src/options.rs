@@ -1,15 +1,12 @@
 //! The `plugin_opt_` lines of the broker's configuration.
 //!
-//! They are rendered by us, so everything is required and nothing is guessed: a wrong or missing option keeps
-//! the broker from starting. All problems are reported at once. A password never appears in a problem.
+//! They are rendered by us, so nothing is guessed: a wrong or missing option keeps the broker from starting. Only
+//! a broker that is alone has no `peers`. All problems are reported at once. A password never appears in one.
 
 use mesh_model::BrokerId;
 
 /// The shortest password that is accepted for a user of the mesh.
 pub const SHORTEST_PASSWORD: usize = 16;
-
-/// `peers` of a broker that is alone.
-const NO_PEERS: &str = "-";
 
 /// What the plugin answers about a client that is no user of the mesh, where it has no reason to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +49,10 @@ impl Options {
         let broker_id = lines
             .value("broker_id")
             .and_then(|text| lines.broker_id("broker_id", text));
-        let peers = lines.value("peers").and_then(|text| lines.peers(text));
+        let peers = match lines.given("peers") {
+            Some(text) => lines.peers(text),
+            None => Some(Vec::new()),
+        };
         if let (Some(id), Some(peers)) = (&broker_id, &peers)
             && peers.contains(id)
         {
@@ -113,12 +113,17 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn value(&mut self, name: &str) -> Option<&'a str> {
+    fn given(&self, name: &str) -> Option<&'a str> {
         let found = self.lines.iter().find(|(key, _)| key == name);
-        if found.is_none() {
+        found.map(|(_, value)| value.trim())
+    }
+
+    fn value(&mut self, name: &str) -> Option<&'a str> {
+        let value = self.given(name);
+        if value.is_none() {
             self.problem(format!("option {name} is missing"));
         }
-        found.map(|(_, value)| value.trim())
+        value
     }
 
     fn broker_id(&mut self, name: &str, text: &str) -> Option<BrokerId> {
@@ -132,9 +137,6 @@ impl<'a> Lines<'a> {
     }
 
     fn peers(&mut self, text: &str) -> Option<Vec<BrokerId>> {
-        if text == NO_PEERS {
-            return Some(Vec::new());
-        }
         let ids: Vec<_> = text
             .split(',')
             .map(|id| self.broker_id("peers", id.trim()))
@@ -209,20 +211,24 @@ mod tests {
         assert_eq!((options.auth, options.acl), (Ordinary::Allow, Ordinary::Defer));
     }
 
-    #[test]
-    fn a_broker_may_be_alone() {
-        assert_eq!(with("peers", "-"), Vec::<String>::new());
+    fn without(name: &str) -> Result<Options, Vec<String>> {
+        let lines: Vec<_> = GOOD.iter().copied().filter(|(key, _)| *key != name).collect();
+        parse(&lines)
     }
 
     #[test]
-    fn every_option_is_required() {
-        for name in NAMES {
-            let lines: Vec<_> = GOOD.iter().copied().filter(|(key, _)| *key != name).collect();
+    fn every_option_but_peers_is_required() {
+        for name in NAMES.iter().filter(|name| **name != "peers") {
             assert_eq!(
-                parse(&lines).err().unwrap(),
+                without(name).err().unwrap(),
                 [format!("option {name} is missing")]
             );
         }
+    }
+
+    #[test]
+    fn a_broker_may_be_alone() {
+        assert_eq!(without("peers").ok().unwrap().peers, []);
     }
 
     #[test]
@@ -233,7 +239,7 @@ mod tests {
             ("colour", "red"),
             ("link_password", "short"),
         ]);
-        assert_eq!(problems.err().unwrap().len(), 7);
+        assert_eq!(problems.err().unwrap().len(), 6);
     }
 
     #[test]

@@ -1,44 +1,51 @@
 //! What must hold in the broker's configuration and cannot be asked of the broker.
 //!
-//! With `per_listener_settings true` the broker looks for plugins in the listener of a client. A bridge that it
-//! runs itself has no listener, so what comes in over a link never reaches us and would go out over every
-//! other link. The plugin API does not tell the setting; it is read from the configuration file that the
-//! process was started with. This is the only time that the plugin touches the disk.
+//! - With `per_listener_settings true` the broker looks for plugins in the listener of a client. A bridge that it
+//!   runs itself has no listener, so what comes in over a link never reaches us and would go out over every other
+//!   link.
+//! - A plugin that is loaded before ours may answer in our place, with the same result. The policy notices that
+//!   at run time too, but only once a client publishes here.
+//!
+//! The plugin API tells neither; both are read from the configuration file that the process was started with.
+//! This is the only time that the plugin touches the disk.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// Why `per_listener_settings true` is refused.
-pub const APART: &str = "per_listener_settings true is set: the broker then calls no plugin for what its own \
-    bridges bring in, and messages would circle in the mesh for ever. Remove it from the configuration";
+const APART: &str = "per_listener_settings true is set: the broker then calls no plugin for what its own bridges \
+    bring in, and messages would circle in the mesh for ever. Remove it from the configuration";
 
-/// Whether all listeners share one set of plugins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listeners {
-    /// They do.
-    Alike,
+/// An option that only our plugin has: it tells which `plugin` line is ours.
+const OWN_OPTION: &str = "plugin_opt_broker_id";
+
+/// What of the configuration matters here.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Findings {
     /// `per_listener_settings true`.
-    Apart,
+    apart: bool,
+    /// The plugin whose options follow; not yet known to be ours.
+    current: Option<String>,
+    /// The plugins before ours.
+    ahead: Vec<String>,
+    /// Whether ours was seen.
+    own: bool,
 }
 
-/// What the configuration of this process says.
+/// What is wrong in the configuration of this process, a sentence each.
 ///
 /// # Errors
 ///
 /// Why it cannot be told, in a few words.
-pub fn listeners() -> Result<Listeners, String> {
+pub fn problems() -> Result<Vec<String>, String> {
     let line = fs::read("/proc/self/cmdline").map_err(|error| format!("/proc/self/cmdline: {error}"))?;
     let arguments: Vec<_> = line
         .split(|byte| *byte == 0)
         .map(String::from_utf8_lossy)
         .collect();
-    let Some(file) = configuration_file(&arguments) else {
-        // Without a file there is no plugin either; somebody embeds the broker.
-        return Err("no configuration file among the arguments".to_owned());
-    };
-    let mut apart = false;
-    read(Path::new(file), &mut apart)?;
-    Ok(if apart { Listeners::Apart } else { Listeners::Alike })
+    let file = configuration_file(&arguments).ok_or("no configuration file among the arguments")?;
+    let mut findings = Findings::default();
+    findings.read(Path::new(file))?;
+    Ok(findings.problems())
 }
 
 fn configuration_file<S: AsRef<str>>(arguments: &[S]) -> Option<&str> {
@@ -48,39 +55,54 @@ fn configuration_file<S: AsRef<str>>(arguments: &[S]) -> Option<&str> {
     arguments.get(at + 1).map(AsRef::as_ref)
 }
 
-/// Reads one file and what it includes, as the broker does: the last line of a kind counts.
-fn read(file: &Path, apart: &mut bool) -> Result<(), String> {
-    let problem = |error: io::Error| format!("{}: {error}", file.display());
-    let text = fs::read(file).map_err(problem)?;
-    for directive in directives(&String::from_utf8_lossy(&text)) {
-        match directive {
-            Directive::PerListener(value) => *apart = value,
-            Directive::IncludeDir(folder) => {
-                for included in configurations_in(Path::new(folder)).map_err(problem)? {
-                    read(&included, apart)?;
+impl Findings {
+    /// Reads one file and what it includes, in the order in which the broker does.
+    fn read(&mut self, file: &Path) -> Result<(), String> {
+        let problem = |error: io::Error| format!("{}: {error}", file.display());
+        let text = fs::read(file).map_err(problem)?;
+        for line in String::from_utf8_lossy(&text).lines() {
+            let Some((name, value)) = line.trim().split_once([' ', '\t']) else {
+                continue;
+            };
+            if name == "include_dir" {
+                for included in configurations_in(Path::new(value.trim())).map_err(problem)? {
+                    self.read(&included)?;
                 }
+            } else {
+                self.directive(name, value.trim());
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-#[derive(Debug, PartialEq, Eq)]
-enum Directive<'a> {
-    PerListener(bool),
-    IncludeDir(&'a str),
-}
-
-fn directives(text: &str) -> impl Iterator<Item = Directive<'_>> {
-    text.lines().filter_map(|line| {
-        let (name, value) = line.trim().split_once([' ', '\t'])?;
-        let value = value.trim();
+    fn directive(&mut self, name: &str, value: &str) {
         match name {
-            "per_listener_settings" => Some(Directive::PerListener(["true", "1"].contains(&value))),
-            "include_dir" => Some(Directive::IncludeDir(value)),
-            _ => None,
+            "per_listener_settings" => self.apart = ["true", "1"].contains(&value),
+            "plugin" | "auth_plugin" | "global_plugin" | "plugin_load" if !self.own => {
+                self.ahead.extend(self.current.replace(value.to_owned()));
+            }
+            OWN_OPTION if !self.own => {
+                self.own = true;
+                self.current = None;
+            }
+            _ => {}
         }
-    })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.apart {
+            problems.push(APART.to_owned());
+        }
+        if self.own && !self.ahead.is_empty() {
+            problems.push(format!(
+                "a plugin that is loaded first answers in our place, and messages would circle in the mesh for \
+                 ever. Put the plugin line of mesh-plugin before that of {}",
+                self.ahead.join(" and ")
+            ));
+        }
+        problems
+    }
 }
 
 /// The broker reads what ends with `.conf`, sorted by name, and does not descend.
@@ -100,6 +122,15 @@ fn configurations_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
+    fn findings(lines: &str) -> Findings {
+        let mut findings = Findings::default();
+        for line in lines.lines() {
+            let (name, value) = line.split_once(' ').unwrap();
+            findings.directive(name, value);
+        }
+        findings
+    }
+
     #[test]
     fn the_file_follows_its_flag() {
         assert_eq!(
@@ -115,17 +146,34 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_directives_count() {
-        let text = "# per_listener_settings true\n  per_listener_settings\ttrue \nlistener 1883\n\
-                    per_listener_settings false\nper_listener_settings_x true\ninclude_dir /etc/a b";
-        let found: Vec<_> = directives(text).collect();
+    fn the_last_per_listener_settings_counts() {
+        assert_eq!(findings("per_listener_settings true").problems(), [APART]);
+        assert_eq!(findings("per_listener_settings 1").problems(), [APART]);
         assert_eq!(
-            found,
-            [
-                Directive::PerListener(true),
-                Directive::PerListener(false),
-                Directive::IncludeDir("/etc/a b")
-            ]
+            findings("per_listener_settings true\nper_listener_settings false")
+                .problems()
+                .len(),
+            0
+        );
+        assert_eq!(findings("per_listener_settings_x true").problems().len(), 0);
+    }
+
+    #[test]
+    fn our_plugin_must_be_the_first() {
+        let ours = "plugin ours.so\nplugin_opt_auth allow\nplugin_opt_broker_id b1\nplugin_opt_acl allow";
+        assert_eq!(findings(ours).problems(), Vec::<String>::new());
+        assert_eq!(
+            findings(&format!("{ours}\nplugin other.so")).problems(),
+            Vec::<String>::new()
+        );
+        for name in ["plugin", "auth_plugin", "global_plugin"] {
+            let problems = findings(&format!("{name} other.so\nplugin_opt_x y\n{ours}")).problems();
+            assert!(problems[0].ends_with("before that of other.so"), "{problems:?}");
+        }
+        let problems = findings(&format!("plugin a.so\nplugin b.so\n{ours}")).problems();
+        assert!(
+            problems[0].ends_with("before that of a.so and b.so"),
+            "{problems:?}"
         );
     }
 
@@ -136,20 +184,23 @@ mod tests {
         fs::create_dir_all(&conf_d).unwrap();
         let main = folder.join("main.conf");
         let write = |file: &Path, text: String| fs::write(file, text).unwrap();
+        let ours = "plugin ours.so\nplugin_opt_broker_id b1\n";
         write(
             &main,
-            format!("per_listener_settings false\ninclude_dir {}\n", conf_d.display()),
+            format!(
+                "# per_listener_settings true\n  include_dir\t{} \n{ours}",
+                conf_d.display()
+            ),
         );
-        write(&conf_d.join("z.txt"), "per_listener_settings false".to_owned());
-        write(&conf_d.join("b.conf"), "per_listener_settings true".to_owned());
-        write(&conf_d.join("a.conf"), "per_listener_settings false".to_owned());
-        let mut apart = false;
-        let result = read(&main, &mut apart);
+        write(&conf_d.join("z.txt"), "plugin z.so\n".to_owned());
+        write(&conf_d.join("b.conf"), "plugin b.so\n".to_owned());
+        write(&conf_d.join("a.conf"), "plugin a.so\n".to_owned());
+        let mut findings = Findings::default();
+        let result = findings.read(&main);
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!((result, apart), (Ok(()), true));
-        assert!(
-            read(&main, &mut apart).is_err(),
-            "a file that is gone is a problem"
-        );
+        assert_eq!(result, Ok(()));
+        assert_eq!(findings.ahead, ["a.so", "b.so"]);
+        assert!(!findings.apart);
+        assert!(findings.read(&main).is_err(), "a file that is gone is a problem");
     }
 }

@@ -1,0 +1,143 @@
+//! Who is logged in as a user of the mesh, and what part each plays.
+
+use mesh_model::names::{CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, parse_link_client_id};
+
+use super::ClientKey;
+use crate::options::Options;
+
+/// A client that wants to connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// Who.
+    pub client: ClientKey,
+    /// Its client id.
+    pub id: &'a [u8],
+    /// Its user name.
+    pub user: Option<&'a [u8]>,
+    /// Its password.
+    pub password: Option<&'a [u8]>,
+    /// Whether it wants no earlier session.
+    pub clean_session: bool,
+}
+
+/// The part of a session that logged in as a user of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The link that a peer fetches from here; the peer's place in the options.
+    Link(usize),
+    /// A probe.
+    Health,
+}
+
+impl Part {
+    fn user(self) -> &'static [u8] {
+        match self {
+            Self::Link(_) => LINK_USER.as_bytes(),
+            Self::Health => HEALTH_USER.as_bytes(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Session {
+    client: ClientKey,
+    part: Part,
+    /// A session that is resumed has subscriptions that nobody asks about again.
+    clean: bool,
+    /// Whether we were ever asked about a subscription of it.
+    asked: bool,
+}
+
+/// The sessions of users of the mesh: a handful, so they are searched one by one.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Vec<Session>);
+
+impl Sessions {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Admits a session. What was known of the same client stays known if it plays the same part: a broker that
+    /// reloads its configuration asks about every client again.
+    pub(super) fn admit(&mut self, login: &Login<'_>, part: Part, before: Option<Known>) {
+        self.0.push(Session {
+            client: login.client,
+            part,
+            clean: login.clean_session,
+            asked: before.is_some_and(|known| known.0.part == part && known.0.asked),
+        });
+    }
+
+    /// Forgets the session of `client`, if there is one.
+    pub(super) fn forget(&mut self, client: ClientKey) -> Option<Known> {
+        let at = self.0.iter().position(|session| session.client == client)?;
+        Some(Known(self.0.swap_remove(at)))
+    }
+
+    pub(super) fn contains(&self, client: ClientKey) -> bool {
+        self.0.iter().any(|session| session.client == client)
+    }
+
+    /// The part of `client`, if it logged in and still has the name it logged in with.
+    pub(super) fn part(&self, client: ClientKey, user: Option<&[u8]>) -> Option<Part> {
+        let session = self.0.iter().find(|session| session.client == client)?;
+        (user == Some(session.part.user())).then_some(session.part)
+    }
+
+    /// We were asked about a subscription of `client`.
+    pub(super) fn asked(&mut self, client: ClientKey) {
+        if let Some(session) = self.0.iter_mut().find(|session| session.client == client) {
+            session.asked = true;
+        }
+    }
+
+    /// Whether a link has subscriptions that we were not asked about. `subscriptions` tells how many a client has.
+    pub(super) fn any_unasked(&self, subscriptions: impl Fn(ClientKey) -> Option<usize>) -> bool {
+        self.0.iter().any(|session| {
+            let suspect = matches!(session.part, Part::Link(_)) && session.clean && !session.asked;
+            suspect && subscriptions(session.client).is_some_and(|count| count > 0)
+        })
+    }
+}
+
+/// What is known of a session that was just forgotten.
+pub(super) struct Known(Session);
+
+/// Whether this login is a link's, which is known by one of `link_ids`; the refusal otherwise.
+pub(super) fn link<'a>(
+    login: &Login<'_>,
+    options: &Options,
+    mut link_ids: impl Iterator<Item = &'a str>,
+) -> Result<Part, &'static str> {
+    if !same_secret(login.password, &options.link_password) {
+        return Err("wrong password");
+    }
+    let peer = link_ids.position(|id| id.as_bytes() == login.id);
+    peer.map(Part::Link)
+        .ok_or("the client id is not that of a link from this broker to one of its peers")
+}
+
+/// Whether this login is mesh-health's; the refusal otherwise.
+pub(super) fn health(login: &Login<'_>, options: &Options) -> Result<Part, &'static str> {
+    if !same_secret(login.password, &options.health_password) {
+        return Err("wrong password");
+    }
+    let id = String::from_utf8_lossy(login.id);
+    // With the id of a link it would throw that link out.
+    if !id.starts_with(CLIENT_ID_PREFIX) || parse_link_client_id(&id).is_some() {
+        return Err("the client id is not one of mesh-health");
+    }
+    Ok(Part::Health)
+}
+
+/// Compares without telling by its duration how much is right.
+pub(super) fn same_secret(given: Option<&[u8]>, secret: &str) -> bool {
+    let given = given.unwrap_or_default();
+    let secret = secret.as_bytes();
+    let mut difference = given.len() ^ secret.len();
+    for (at, expected) in secret.iter().enumerate() {
+        let byte = given.get(at).copied().unwrap_or_default();
+        difference |= usize::from(std::hint::black_box(byte ^ expected));
+    }
+    difference == 0
+}
