@@ -17,7 +17,6 @@
 //! mesh: links are thrown out and stay out, and what its own bridges bring in is dropped.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use mesh_model::names::{
     CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, TOPIC_PREFIX, link_client_id, local_client_id,
@@ -30,82 +29,10 @@ use crate::options::{Options, Ordinary};
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
-pub use sessions::Login;
 use sessions::{Part, Sessions};
-
-/// Tells a client from every other one that is connected at the same time. A later client may get the same key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClientKey(pub usize);
-
-/// Tells a stored message from every other one that is stored at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TopicKey(pub usize);
-
-/// The answer to a question of the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Yes.
-    Accept,
-    /// No.
-    Refuse,
-    /// Whoever comes next shall say.
-    Defer,
-}
-
-/// The answer to a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// Welcome, as a user of the mesh; to be kept in mind until it disconnects.
-    Mesh,
-    /// Welcome.
-    Accept,
-    /// No, and why.
-    Refuse(&'static str),
-    /// Whoever comes next shall say.
-    Defer,
-}
-
-/// Why this broker has left the mesh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bypass {
-    /// A client published and we were not asked.
-    Publish,
-    /// A link subscribed and we were not asked.
-    Subscribe,
-}
-
-impl fmt::Display for Bypass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self {
-            Self::Publish => "a client published",
-            Self::Subscribe => "a link subscribed",
-        };
-        write!(
-            f,
-            "{what} without an ACL check of ours: another plugin answers first, messages would circle for ever. \
-             This broker has left the mesh until it is restarted. Put the plugin line of mesh-plugin before \
-             those of all other plugins and restart the broker"
-        )
-    }
-}
-
-/// A message that was published.
-#[derive(Debug, Clone, Copy)]
-pub struct Published<'a> {
-    /// By whom.
-    pub client: ClientKey,
-    /// The client id.
-    pub id: &'a [u8],
-    /// The user name.
-    pub user: Option<&'a [u8]>,
-    /// Whether the client came over the network; a bridge that this broker runs did not.
-    pub network: bool,
-    /// Where its topic is stored.
-    pub topic: TopicKey,
-    /// The quality of service.
-    pub qos: u8,
-}
+pub use vocabulary::{Admission, Bypass, ClientKey, Login, Published, TopicKey, Verdict};
 
 /// Where the message came from that READ checks are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,23 +2,8 @@
 
 use mesh_model::names::{CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, parse_link_client_id};
 
-use super::ClientKey;
+use super::{ClientKey, Login};
 use crate::options::Options;
-
-/// A client that wants to connect.
-#[derive(Debug, Clone, Copy)]
-pub struct Login<'a> {
-    /// Who.
-    pub client: ClientKey,
-    /// Its client id.
-    pub id: &'a [u8],
-    /// Its user name.
-    pub user: Option<&'a [u8]>,
-    /// Its password.
-    pub password: Option<&'a [u8]>,
-    /// Whether it wants no earlier session.
-    pub clean_session: bool,
-}
 
 /// The part of a session that logged in as a user of the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
