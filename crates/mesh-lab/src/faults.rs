@@ -1,0 +1,236 @@
+//! Faults, and whether a process answers again after one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mesh_model::BrokerId;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::error::LabError;
+use crate::lab::{Lab, Shared};
+use crate::ready;
+use crate::setup;
+use crate::wait::poll_until;
+
+/// How long a process may take to stand still.
+const HANG_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a restarted process may take to answer: a broker may have to load a large state.
+const RESTART_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Something to do to a running lab. `process` is a broker's id, `nginx` or `mesh-health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "fault")]
+pub enum Fault {
+    /// SIGKILL. A broker stays dead until it is restarted; a daemon is started again.
+    Kill {
+        /// Who.
+        process: String,
+    },
+    /// SIGSTOP: the process keeps its sockets and says nothing.
+    Hang {
+        /// Who.
+        process: String,
+    },
+    /// Ends [`Self::Hang`].
+    Resume {
+        /// Who.
+        process: String,
+    },
+    /// Kills what is left of the process, starts it, and waits until it answers.
+    Restart {
+        /// Who.
+        process: String,
+    },
+    /// Drops every packet from and to the broker's node, or between two nodes, without a word to anyone.
+    Cut {
+        /// Who.
+        broker: BrokerId,
+        /// From whom; from everyone if `None`.
+        from: Option<BrokerId>,
+    },
+    /// Ends [`Self::Cut`] of the same names; without `from` every cut of the broker.
+    Heal {
+        /// Who.
+        broker: BrokerId,
+        /// From whom.
+        from: Option<BrokerId>,
+    },
+}
+
+impl Lab {
+    /// [`Fault::Kill`]; returns when the process is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn kill(&self, process: &str) -> Result<(), LabError> {
+        let process = process.to_owned();
+        self.fault(&Fault::Kill { process }).await
+    }
+
+    /// [`Fault::Hang`]; returns when the process stands still.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn hang(&self, process: &str) -> Result<(), LabError> {
+        let process = process.to_owned();
+        self.fault(&Fault::Hang { process }).await
+    }
+
+    /// [`Fault::Resume`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn resume(&self, process: &str) -> Result<(), LabError> {
+        let process = process.to_owned();
+        self.fault(&Fault::Resume { process }).await
+    }
+
+    /// [`Fault::Restart`]; returns when the process answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn restart(&self, process: &str) -> Result<(), LabError> {
+        let process = process.to_owned();
+        self.fault(&Fault::Restart { process }).await
+    }
+
+    /// [`Fault::Cut`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn cut(&self, broker: &BrokerId, from: Option<&BrokerId>) -> Result<(), LabError> {
+        let (broker, from) = (broker.clone(), from.cloned());
+        self.fault(&Fault::Cut { broker, from }).await
+    }
+
+    /// [`Fault::Heal`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn heal(&self, broker: &BrokerId, from: Option<&BrokerId>) -> Result<(), LabError> {
+        let (broker, from) = (broker.clone(), from.cloned());
+        self.fault(&Fault::Heal { broker, from }).await
+    }
+}
+
+impl Shared {
+    pub(crate) async fn fault(&self, fault: &Fault) -> Result<(), LabError> {
+        match fault {
+            Fault::Kill { process } => {
+                let process = self.processes.running(process)?;
+                process.signal(Signal::KILL);
+                process.ended().await;
+                Ok(())
+            }
+            Fault::Hang { process } => self.hang(process).await,
+            Fault::Resume { process } => {
+                self.processes.running(process)?.signal(Signal::CONT);
+                Ok(())
+            }
+            Fault::Restart { process } => {
+                self.processes.restart(process).await?;
+                self.answers(process, RESTART_DEADLINE).await
+            }
+            Fault::Cut { broker, from } => {
+                let (node, from) = self.nodes(broker, from.as_ref())?;
+                self.net.cut(node, from)
+            }
+            Fault::Heal { broker, from } => {
+                let (node, from) = self.nodes(broker, from.as_ref())?;
+                self.net.heal(node, from)
+            }
+        }
+    }
+
+    async fn hang(&self, name: &str) -> Result<(), LabError> {
+        let process = self.processes.running(name)?;
+        process.signal(Signal::STOP);
+        let what = format!("standstill of {name}");
+        let stopped = poll_until(&what, HANG_DEADLINE, || async {
+            if process.is_stopped() {
+                Ok(())
+            } else {
+                Err("it still runs")
+            }
+        });
+        Ok(stopped.await?)
+    }
+
+    fn nodes(&self, broker: &BrokerId, from: Option<&BrokerId>) -> Result<(usize, Option<usize>), LabError> {
+        let node = |id: &BrokerId| {
+            let topology = &self.config.topology;
+            topology.priority(id).ok_or_else(|| LabError::Unknown {
+                name: id.to_string(),
+                known: topology
+                    .ids()
+                    .map(BrokerId::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+        };
+        if from == Some(broker) {
+            return Err(LabError::Options(format!(
+                "{broker} cannot be cut off from itself"
+            )));
+        }
+        Ok((node(broker)?, from.map(node).transpose()?))
+    }
+
+    /// Waits until the process `name` does what it is there for.
+    pub(crate) async fn answers(&self, name: &str, deadline: Duration) -> Result<(), LabError> {
+        let broker = name
+            .parse()
+            .ok()
+            .and_then(|id: BrokerId| self.config.topology.priority(&id));
+        let look = || async {
+            if let Some(died) = self.processes.died(name) {
+                return Ok(Err(died));
+            }
+            let answer = match (broker, name) {
+                (Some(node), _) => {
+                    let broker = &self.config.topology.brokers()[node];
+                    ready::session(&self.net, node, broker, &self.secrets)
+                        .await
+                        .map(drop)
+                }
+                (None, setup::NGINX) => ready::balancer(&self.net, self.inside.readback).await.map(drop),
+                _ => ready::health(&self.net, self.inside.health).await,
+            };
+            answer.map(Ok)
+        };
+        poll_until(&format!("an answer of {name}"), deadline, look).await?
+    }
+
+    /// Waits until a message from each broker reaches each other one on a topic below `prefix`.
+    pub(crate) async fn links_carry(&self, prefix: &str, deadline: Duration) -> Result<(), LabError> {
+        let (missing, seen) = watch::channel(BTreeSet::new());
+        let carry = async {
+            let brokers = self.config.topology.brokers();
+            let sessions = ready::sessions(&self.net, brokers, &self.secrets).await?;
+            ready::links(sessions, prefix, &missing).await
+        };
+        // It ends only with an error: a death, or the deadline.
+        let watch_over = poll_until("a message over every link", deadline, || async {
+            let died = self
+                .config
+                .topology
+                .ids()
+                .find_map(|id| self.processes.died(id.as_str()));
+            let links: Vec<String> = seen.borrow().iter().cloned().collect();
+            died.ok_or_else(|| format!("nothing over {}", links.join(", ")))
+        });
+        tokio::select! {
+            carried = carry => carried.map_err(LabError::Net),
+            died = watch_over => Err(died?),
+        }
+    }
+}

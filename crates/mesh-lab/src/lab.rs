@@ -1,0 +1,356 @@
+//! A lab from its options to its end.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_model::BrokerId;
+use mesh_runtime::Config;
+use mesh_runtime::secrets::Secrets;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::control;
+use crate::error::LabError;
+use crate::faults::Fault;
+use crate::layout::Ports;
+use crate::net::{Addresses, Net, Network};
+use crate::ports::{self, PortBlock};
+use crate::processes::{Processes, STOP_DEADLINE};
+use crate::programs;
+use crate::ready;
+use crate::setup;
+use crate::state::State;
+
+/// The most brokers of a lab: with more, 64 bits have no room for weights by which Nginx takes standbys in order.
+pub const MAX_BROKERS: usize = 40;
+
+/// Makes the `mosquitto.conf` of a broker.
+pub type BrokerConf = Arc<dyn Fn(&Config, &Secrets, &BrokerId) -> String + Send + Sync>;
+
+/// Gets a line for each step of the start, and for each process that dies or is started again.
+pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a lab shall be. The default is five brokers with everything, on free ports, in a temporary folder.
+#[derive(Clone)]
+pub struct LabOptions {
+    /// The state folder; if `None` a temporary one, removed by [`Lab::stop`] and else kept and named.
+    pub state: Option<PathBuf>,
+    /// Whether the folder of an earlier lab is emptied first.
+    pub fresh: bool,
+    /// How many brokers, 1 to [`MAX_BROKERS`].
+    pub brokers: usize,
+    /// The balancer's port, from which all others follow; if `None` a block of ports that no other lab has.
+    pub base_port: Option<u16>,
+    /// On loopback or in namespaces.
+    pub net: Net,
+    /// Whether Nginx runs.
+    pub balancer: bool,
+    /// Whether mesh-health runs.
+    pub health: bool,
+    /// TOML that is laid over the `mesh.toml` of the lab.
+    pub settings: String,
+    /// Makes the brokers' configuration instead of `mesh_render`; the plugin need not exist then.
+    pub broker_conf: Option<BrokerConf>,
+    /// Topic prefix of the messages that prove at the start that each broker reaches each other. Without one,
+    /// the start does not wait for links; a mesh without the plugin needs that, since one message is a storm.
+    pub ready_topic: Option<String>,
+    /// How long the start may take.
+    pub start_deadline: Duration,
+    /// Told of what happens.
+    pub progress: Option<Progress>,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            state: None,
+            fresh: false,
+            brokers: 5,
+            base_port: None,
+            net: Net::Loopback,
+            balancer: true,
+            health: true,
+            settings: String::new(),
+            broker_conf: None,
+            ready_topic: Some(ready::default_topic()),
+            start_deadline: Duration::from_secs(60),
+            progress: None,
+        }
+    }
+}
+
+/// A running lab. Dropping it kills everything at once; [`Lab::stop`] ends it in order.
+pub struct Lab {
+    shared: Arc<Shared>,
+    state: State,
+    tasks: Vec<JoinHandle<()>>,
+    down: watch::Receiver<bool>,
+    /// Whether [`Self::stop`] has done its work.
+    stopped: bool,
+    _block: Option<PortBlock>,
+}
+
+/// What the tasks of a lab work on.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) secrets: Secrets,
+    pub(crate) net: Arc<Network>,
+    pub(crate) processes: Processes,
+    /// The addresses inside the lab's network.
+    pub(crate) inside: Addresses,
+    /// The addresses that this process and the user's shell reach.
+    outside: Addresses,
+    ports: Ports,
+    progress: Progress,
+    down: watch::Sender<bool>,
+}
+
+impl Lab {
+    /// Starts a lab and returns when every process answers and every link carries messages.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError`]; everything that was started has ended then.
+    pub async fn start(options: LabOptions) -> Result<Self, LabError> {
+        if !(1..=MAX_BROKERS).contains(&options.brokers) {
+            let given = options.brokers;
+            return Err(LabError::Options(format!(
+                "a lab has 1 to {MAX_BROKERS} brokers, not {given}"
+            )));
+        }
+        let plugin = options.broker_conf.is_none();
+        let programs = programs::find(plugin, options.balancer, options.health)?;
+        let state = State::open(options.state.as_deref(), options.fresh)?;
+        let block = match options.base_port {
+            Some(_) => None,
+            None => Some(PortBlock::reserve()?),
+        };
+        let base = block
+            .as_ref()
+            .map(PortBlock::base)
+            .or(options.base_port)
+            .unwrap_or_default();
+        let ports = Ports::new(base, options.brokers)?;
+        check_ports(&ports, &options)?;
+        let (net, inside) = Network::new(options.net, &ports)?;
+
+        let setup = setup::write(&state, &programs, &inside, &options)?;
+        let progress = options.progress.clone().unwrap_or_else(|| Arc::new(|_: &str| {}));
+        let net = Arc::new(net);
+        let (processes, exits) = Processes::new(setup.specs, Arc::clone(&net), Arc::clone(&progress))?;
+        let (down, wants_down) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            config: setup.config,
+            secrets: setup.secrets,
+            net,
+            processes,
+            inside,
+            outside: Addresses::loopback(&ports),
+            ports,
+            progress,
+            down,
+        });
+        // From here on, dropping the lab ends what was started.
+        let mut lab = Self {
+            tasks: vec![tokio::spawn(crate::processes::supervise(
+                Arc::downgrade(&shared),
+                exits,
+            ))],
+            shared,
+            state,
+            down: wants_down,
+            stopped: false,
+            _block: block,
+        };
+        lab.bring_up(&options).await?;
+        Ok(lab)
+    }
+
+    async fn bring_up(&mut self, options: &LabOptions) -> Result<(), LabError> {
+        let shared = &self.shared;
+        let deadline = Instant::now() + options.start_deadline;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let brokers = shared.config.topology.brokers();
+        (shared.progress)(&format!("starting {} …", count(brokers.len(), "broker")));
+        for broker in brokers {
+            shared.processes.start(broker.id.as_str())?;
+        }
+        if options.balancer {
+            shared.processes.start(setup::NGINX)?;
+        }
+        for broker in brokers {
+            shared.answers(broker.id.as_str(), left()).await?;
+        }
+        if options.balancer {
+            shared.answers(setup::NGINX, left()).await?;
+        }
+        // It watches what answers already, and adopts the plan that Nginx runs.
+        if options.health {
+            shared.processes.start(setup::HEALTH)?;
+        }
+        if let Some(topic) = &options.ready_topic {
+            let links = brokers.len() * (brokers.len() - 1);
+            (shared.progress)(&format!("waiting for {} …", count(links, "link")));
+            shared.links_carry(topic, left()).await?;
+        }
+        if options.health {
+            shared.answers(setup::HEALTH, left()).await?;
+        }
+        shared.processes.supervise_from_now_on();
+        self.tasks
+            .push(control::serve(&self.state.socket(), Arc::clone(shared))?);
+        Ok(())
+    }
+
+    /// The configuration that every program of the lab runs with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The passwords of the mesh's users.
+    pub fn secrets(&self) -> &Secrets {
+        &self.shared.secrets
+    }
+
+    /// The ports on 127.0.0.1.
+    pub fn ports(&self) -> &Ports {
+        &self.shared.ports
+    }
+
+    /// Where this process reaches the broker `id`, with the balancer passed by.
+    ///
+    /// # Panics
+    ///
+    /// If the lab has no such broker.
+    pub fn broker(&self, id: &BrokerId) -> SocketAddr {
+        let place = self.config().topology.priority(id);
+        let place = place.unwrap_or_else(|| panic!("the lab has no broker {id}"));
+        self.shared.outside.brokers[place]
+    }
+
+    /// Where clients connect.
+    pub fn balancer(&self) -> SocketAddr {
+        self.shared.outside.balancer
+    }
+
+    /// Where Nginx tells which plan it runs.
+    pub fn readback(&self) -> SocketAddr {
+        self.shared.outside.readback
+    }
+
+    /// The root of mesh-health's API, without a slash at its end.
+    pub fn health_url(&self) -> String {
+        format!("http://{}", self.shared.outside.health)
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> &Path {
+        self.state.root()
+    }
+
+    /// The folder with the logs and other files of the process `name`.
+    pub fn log_dir(&self, name: &str) -> PathBuf {
+        self.state.root().join(name)
+    }
+
+    /// The process id of `name` (a broker, `nginx` or `mesh-health`) while it runs.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.shared.processes.pid(name)
+    }
+
+    /// Puts a fault in place, or ends one.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError`] if there is no such process, or if it cannot be done to it.
+    pub async fn fault(&self, fault: &Fault) -> Result<(), LabError> {
+        self.shared.fault(fault).await
+    }
+
+    /// Waits until a message from each broker reaches each other one on a topic below `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::TimedOut`] at the deadline, with the links that carried nothing.
+    pub async fn links_carry(&self, prefix: &str, deadline: Duration) -> Result<(), LabError> {
+        self.shared.links_carry(prefix, deadline).await
+    }
+
+    /// Completes when another process has asked this lab to end.
+    pub async fn asked_to_stop(&self) {
+        // The sender lives as long as the lab.
+        self.down.clone().wait_for(|down| *down).await.ok();
+    }
+
+    /// Ends everything in order: mesh-health, Nginx, then the brokers, which save their state.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::TimedOut`] if a process had to be killed. Nothing is left in that case too.
+    pub async fn stop(mut self) -> Result<(), LabError> {
+        (self.shared.progress)("stopping …");
+        let ended = self.shared.processes.stop(STOP_DEADLINE).await;
+        self.end_tasks();
+        self.stopped = true;
+        // The socket's file may be gone with its folder already.
+        std::fs::remove_file(self.state.socket()).ok();
+        if ended.is_ok() && !std::thread::panicking() {
+            self.state.remove_if_temporary();
+        }
+        ended
+    }
+
+    fn end_tasks(&mut self) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.end_tasks();
+        self.shared.processes.kill_all();
+        if !self.stopped {
+            std::fs::remove_file(self.state.socket()).ok();
+        }
+        if self.state.is_temporary() && self.state.root().exists() {
+            eprintln!(
+                "mesh-lab: the logs of this lab are kept in {}",
+                self.state.root().display()
+            );
+        }
+    }
+}
+
+impl Shared {
+    /// Asks the owner of the lab to stop it.
+    pub(crate) fn ask_to_stop(&self) {
+        self.down.send_replace(true);
+    }
+}
+
+fn check_ports(ports: &Ports, options: &LabOptions) -> Result<(), LabError> {
+    if options.balancer {
+        ports::check(ports.balancer, "balancer")?;
+        ports::check(ports.readback, "read-back of the balancer")?;
+    }
+    for (index, port) in ports.brokers.iter().enumerate() {
+        ports::check(*port, &format!("broker{}", index + 1))?;
+    }
+    if options.health {
+        ports::check(ports.health, "mesh-health")?;
+    }
+    Ok(())
+}
+
+/// `1 broker`, `5 brokers`.
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
+}

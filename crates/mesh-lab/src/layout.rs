@@ -1,0 +1,214 @@
+//! Which port is whose, and the `mesh.toml` of a lab.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+
+use crate::error::LabError;
+use crate::net::Addresses;
+use crate::programs::Programs;
+
+/// The ports of a lab on 127.0.0.1. They follow from the base port alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// Where Nginx takes clients: the base port.
+    pub balancer: u16,
+    /// Where Nginx tells which plan it runs.
+    pub readback: u16,
+    /// Where the brokers take clients.
+    pub brokers: Vec<u16>,
+    /// The page.
+    pub dashboard: u16,
+    /// mesh-health's API.
+    pub health: u16,
+    /// mesh-logs' API.
+    pub logs: u16,
+}
+
+/// The base port of `meshctl lab` if none is named.
+const DEFAULT_BASE: u16 = 18_830;
+
+impl Ports {
+    /// The ports for `brokers` brokers above `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Options`] if there are no such ports.
+    pub fn new(base: u16, brokers: usize) -> Result<Self, LabError> {
+        if !(2..=65_000).contains(&base) {
+            return Err(LabError::Options(format!(
+                "the base port {base} must be between 2 and 65000"
+            )));
+        }
+        let [dashboard, health, logs] = match base {
+            DEFAULT_BASE => [3000, 3001, 3002],
+            base => [base + 70, base + 71, base + 72],
+        };
+        Ok(Self {
+            balancer: base,
+            readback: base - 1,
+            brokers: (base + 1..).take(brokers).collect(),
+            dashboard,
+            health,
+            logs,
+        })
+    }
+}
+
+/// What [`mesh_toml`] writes down.
+pub(crate) struct Contents<'a> {
+    pub(crate) state: &'a Path,
+    pub(crate) programs: &'a Programs,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) user: &'a str,
+    pub(crate) is_root: bool,
+    /// How many files a process may have open.
+    pub(crate) open_files: u64,
+    /// TOML that is laid over it.
+    pub(crate) settings: &'a str,
+}
+
+/// The text of the lab's `mesh.toml`.
+pub(crate) fn mesh_toml(contents: &Contents<'_>) -> Result<String, LabError> {
+    let Contents {
+        state,
+        programs,
+        addresses,
+        ..
+    } = contents;
+    let path = |path: &Path| value(path.to_string_lossy().into_owned());
+    let address = |address: SocketAddr| value(address.to_string());
+    let mut document = DocumentMut::new();
+
+    let mut brokers = ArrayOfTables::new();
+    for (index, broker) in addresses.brokers.iter().enumerate() {
+        let mut table = Table::new();
+        table["id"] = value(format!("broker{}", index + 1));
+        table["address"] = address(*broker);
+        brokers.push(table);
+    }
+    document["broker"] = Item::ArrayOfTables(brokers);
+
+    let mosquitto = section(&mut document, "mosquitto");
+    mosquitto["program"] = path(&programs.mosquitto);
+    if let Some(plugin) = &programs.plugin {
+        mosquitto["plugin"] = path(plugin);
+    }
+    mosquitto["data_dir"] = path(&state.join("{broker}"));
+    // Started by root, a broker would else become somebody who may not write here.
+    mosquitto["user"] = value(contents.user);
+
+    let balancer = section(&mut document, "balancer");
+    balancer["listen"] = address(addresses.balancer);
+    balancer["readback"] = address(addresses.readback);
+    balancer["dir"] = path(&state.join("nginx"));
+    if let Some(nginx) = &programs.nginx {
+        balancer["program"] = path(&nginx.program);
+        if let Some(module) = &nginx.stream_module {
+            balancer["stream_module"] = path(module);
+        }
+    }
+    if contents.is_root {
+        balancer["user"] = value(contents.user);
+    }
+    if let Some(source) = addresses.proxy_bind {
+        balancer["proxy_bind"] = value(source.to_string());
+    }
+    // Nginx asks for 64 files more than it may have connections.
+    let connections = contents.open_files.saturating_sub(64).clamp(64, 16_384);
+    balancer["worker_connections"] = value(i64::try_from(connections).unwrap_or(64));
+
+    section(&mut document, "health")["listen"] = address(addresses.health);
+    section(&mut document, "security")["secrets_dir"] = path(&state.join("secrets"));
+
+    let settings: DocumentMut = contents
+        .settings
+        .parse()
+        .map_err(|error| LabError::Settings(Box::new(error)))?;
+    lay_over(document.as_table_mut(), settings.as_table());
+    let head = "# Written by the lab at each start.\n\n";
+    Ok(format!("{head}{document}"))
+}
+
+fn section<'a>(document: &'a mut DocumentMut, name: &str) -> &'a mut Table {
+    document
+        .entry(name)
+        .or_insert_with(|| Item::Table(Table::new()))
+        .as_table_mut()
+        .expect("it was made as a table")
+}
+
+/// Puts everything of `over` into `under`; of two values that of `over` stays.
+fn lay_over(under: &mut Table, over: &Table) {
+    for (key, item) in over {
+        match (under.get_mut(key).and_then(Item::as_table_mut), item.as_table()) {
+            (Some(under), Some(over)) => lay_over(under, over),
+            _ => {
+                under.insert(key, item.clone());
+            }
+        }
+    }
+}
+
+/// The source address of Nginx's connections in the loopback lab, by which mesh-health tells them from links
+/// and probes. macOS has only 127.0.0.1 on its loopback.
+pub(crate) fn loopback_source() -> Option<IpAddr> {
+    cfg!(target_os = "linux").then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_runtime::Config;
+
+    #[test]
+    fn the_base_port_gives_all_others() {
+        let ports = Ports::new(18_830, 2).unwrap();
+        assert_eq!(ports.readback, 18_829);
+        assert_eq!(ports.brokers, [18_831, 18_832]);
+        assert_eq!((ports.dashboard, ports.health, ports.logs), (3000, 3001, 3002));
+        let ports = Ports::new(20_010, 1).unwrap();
+        assert_eq!(
+            (ports.dashboard, ports.health, ports.logs),
+            (20_080, 20_081, 20_082)
+        );
+        assert!(Ports::new(1, 1).is_err() && Ports::new(65_001, 1).is_err());
+    }
+
+    #[test]
+    fn the_lab_writes_a_mesh_toml_that_is_accepted_with_settings_laid_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = Programs {
+            mosquitto: "/usr/sbin/mosquitto".into(),
+            plugin: Some("/x/libmesh_plugin.so".into()),
+            nginx: None,
+            mesh_health: None,
+        };
+        let addresses = Addresses::loopback(&Ports::new(18_830, 5).unwrap());
+        let text = |settings| {
+            mesh_toml(&Contents {
+                state: folder.path(),
+                programs: &programs,
+                addresses: &addresses,
+                user: "ada",
+                is_root: true,
+                open_files: 1024,
+                settings,
+            })
+        };
+        let file = folder.path().join("mesh.toml");
+        std::fs::write(
+            &file,
+            text("[health]\ndead_after = \"2s\"\n[mosquitto]\nuser = \"eve\"\n").unwrap(),
+        )
+        .unwrap();
+        let config = Config::load(&file, [], &[]).unwrap();
+        assert_eq!(config.topology.brokers().len(), 5);
+        assert_eq!(config.health.dead_after.as_secs(), 2);
+        assert_eq!(config.health.listen.port(), 3001);
+        assert_eq!(config.mosquitto.user, "eve");
+        assert_eq!(config.balancer.worker_connections, 960);
+        assert!(text("[health").is_err());
+    }
+}

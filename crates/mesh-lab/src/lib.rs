@@ -1,0 +1,30 @@
+//! A real mesh on this machine, with faults to inject: the one harness for tests, benches and `meshctl lab`.
+//!
+//! [`Lab::start`] runs stock Mosquitto brokers with the mesh-plugin, Nginx in front and mesh-health beside, as
+//! child processes, and returns when every one of them answers and every link carries messages. It guarantees
+//! that nothing is left behind: [`Lab::stop`] ends everything in order, dropping a [`Lab`] ends everything at
+//! once, and if this process itself is killed, its [`keeper`] does.
+
+mod control;
+mod error;
+mod faults;
+mod keeper;
+mod lab;
+mod layout;
+mod net;
+pub mod ports;
+mod process;
+mod processes;
+mod programs;
+mod ready;
+mod setup;
+mod state;
+mod wait;
+
+pub use control::{Request, ask, wait_until_down};
+pub use error::LabError;
+pub use faults::Fault;
+pub use lab::{BrokerConf, Lab, LabOptions, MAX_BROKERS, Progress};
+pub use layout::Ports;
+pub use net::Net;
+pub use wait::{TimedOut, wait_until};

@@ -1,0 +1,29 @@
+//! Everything on 127.0.0.1.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::Addresses;
+use crate::error::LabError;
+use crate::layout::{Ports, loopback_source};
+
+impl Addresses {
+    /// The addresses of a lab that is all on 127.0.0.1. From outside, a lab in namespaces has the same.
+    pub(crate) fn loopback(ports: &Ports) -> Self {
+        let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            brokers: ports.brokers.iter().copied().map(here).collect(),
+            balancer: here(ports.balancer),
+            readback: here(ports.readback),
+            health: here(ports.health),
+            proxy_bind: loopback_source(),
+        }
+    }
+}
+
+/// On one loopback device nobody can be cut off from anybody.
+pub(super) fn cannot_cut(_node: usize, _from: Option<usize>) -> LabError {
+    LabError::Net(
+        "brokers on 127.0.0.1 cannot be cut off; start the lab with --netns for cut and heal, or use hang"
+            .to_owned(),
+    )
+}

@@ -1,0 +1,113 @@
+//! Where the processes of a lab live: all on 127.0.0.1, or each broker in a network namespace of its own.
+
+mod loopback;
+#[cfg(target_os = "linux")]
+mod namespaces;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Command};
+
+use tokio::net::TcpStream;
+
+use crate::error::LabError;
+use crate::layout::Ports;
+
+/// Which network a lab has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Net {
+    /// Everything on 127.0.0.1, with ports in a row. Needs no rights; nothing can be cut off.
+    #[default]
+    Loopback,
+    /// A network namespace for each broker, with the addresses of a real deployment. Needs root on Linux.
+    Namespaces,
+}
+
+/// Where a process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the host, where Nginx and the daemons are.
+    Host,
+    /// On the node of the broker with this place in the order.
+    Node(usize),
+}
+
+/// The addresses that the programs of a lab use among themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    pub(crate) brokers: Vec<SocketAddr>,
+    pub(crate) balancer: SocketAddr,
+    pub(crate) readback: SocketAddr,
+    pub(crate) health: SocketAddr,
+    /// The source of Nginx's connections to brokers.
+    pub(crate) proxy_bind: Option<IpAddr>,
+}
+
+/// The network of a running lab.
+#[derive(Debug)]
+pub(crate) enum Network {
+    Loopback,
+    #[cfg(target_os = "linux")]
+    Namespaces(namespaces::Namespaces),
+}
+
+impl Network {
+    /// Makes the network for the lab on `ports`; in namespaces, `127.0.0.1` of this process leads into it.
+    pub(crate) fn new(net: Net, ports: &Ports) -> Result<(Self, Addresses), LabError> {
+        match net {
+            Net::Loopback => Ok((Self::Loopback, Addresses::loopback(ports))),
+            #[cfg(target_os = "linux")]
+            Net::Namespaces => {
+                let network = namespaces::Namespaces::new(ports)?;
+                let addresses = network.addresses().clone();
+                Ok((Self::Namespaces(network), addresses))
+            }
+            #[cfg(not(target_os = "linux"))]
+            Net::Namespaces => Err(LabError::Net(
+                "network namespaces exist on Linux only; run the lab without --netns".to_owned(),
+            )),
+        }
+    }
+
+    /// Starts `command` at `place`.
+    pub(crate) fn spawn(&self, place: Place, mut command: Command) -> io::Result<Child> {
+        match self {
+            Self::Loopback => {
+                let _everything_is_here = place;
+                command.spawn()
+            }
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.at(place, move || command.spawn())?,
+        }
+    }
+
+    /// Connects to `address` as a program at `place` would.
+    pub(crate) async fn connect(&self, place: Place, address: SocketAddr) -> io::Result<TcpStream> {
+        match self {
+            Self::Loopback => {
+                let _everything_is_here = place;
+                TcpStream::connect(address).await
+            }
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.connect(place, address).await,
+        }
+    }
+
+    /// Cuts the node off from everyone, or from one other node, without a word to anyone.
+    pub(crate) fn cut(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
+        match self {
+            Self::Loopback => Err(loopback::cannot_cut(node, from)),
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.cut(node, from),
+        }
+    }
+
+    /// Undoes [`Self::cut`].
+    pub(crate) fn heal(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
+        match self {
+            Self::Loopback => Err(loopback::cannot_cut(node, from)),
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.heal(node, from),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Whether everything answers, observed as a client would.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh_model::{Broker, BrokerId, Plan, names};
+use mesh_runtime::mqtt::mqttbytes::QoS;
+use mesh_runtime::mqtt::{Connection, Identity, Packet, publish};
+use mesh_runtime::secrets::Secrets;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::error::in_full;
+use crate::net::{Network, Place};
+
+/// Time for one answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Time between two rounds of messages through all links.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// Under this prefix the lab sees messages pass: only mesh-health's user may write there.
+pub(crate) fn default_topic() -> String {
+    format!("{}lab/", names::TOPIC_PREFIX)
+}
+
+/// A session as mesh-health's user on the broker with this place in the order, from its own node.
+pub(crate) async fn session(
+    net: &Network,
+    node: usize,
+    broker: &Broker,
+    secrets: &Secrets,
+) -> Result<Connection, String> {
+    let identity = Identity {
+        client_id: format!("{}lab.{}", names::CLIENT_ID_PREFIX, broker.id),
+        login: Some((names::HEALTH_USER.to_owned(), secrets.health.clone())),
+        keep_alive_s: 0,
+    };
+    let open = async {
+        let stream = net
+            .connect(Place::Node(node), broker.address)
+            .await
+            .map_err(|error| error.to_string())?;
+        Connection::start(stream, &identity)
+            .await
+            .map_err(|error| in_full(&error))
+    };
+    let opened = tokio::time::timeout(PATIENCE, open).await;
+    let opened = opened.unwrap_or_else(|_| Err("no CONNACK".to_owned()));
+    opened
+        .map(|(connection, _ack)| connection)
+        .map_err(|error| format!("{}: {error}", broker.id))
+}
+
+/// Sends messages into every broker until each has come out of every other one, which proves every link.
+///
+/// Returns only then, or with what is wrong; the caller has the deadline, and finds in `missing` what has not
+/// been seen yet.
+pub(crate) async fn links(
+    sessions: Vec<(BrokerId, Connection)>,
+    topic: &str,
+    missing: &watch::Sender<BTreeSet<String>>,
+) -> Result<(), String> {
+    let ids: Vec<BrokerId> = sessions.iter().map(|(id, _)| id.clone()).collect();
+    let pairs = |to: &BrokerId| -> BTreeSet<String> {
+        ids.iter()
+            .filter(|from| *from != to)
+            .map(|from| format!("{from} → {to}"))
+            .collect()
+    };
+    missing.send_replace(ids.iter().flat_map(pairs).collect());
+    let mut tasks = JoinSet::new();
+    for (id, connection) in sessions {
+        let awaited = missing.clone();
+        let topic = topic.to_owned();
+        let all = missing.subscribe();
+        tasks.spawn(async move {
+            let about = format!("{id}: ");
+            let run = exchange(id, connection, topic, awaited, all);
+            run.await.map_err(|error| about + &error)
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+/// One broker's part: sends each round, notes what arrives, ends when nothing is awaited anywhere.
+async fn exchange(
+    id: BrokerId,
+    mut connection: Connection,
+    topic: String,
+    awaited: watch::Sender<BTreeSet<String>>,
+    mut all: watch::Receiver<BTreeSet<String>>,
+) -> Result<(), String> {
+    let filter = format!("{topic}#");
+    connection
+        .subscribe(&[&filter], QoS::AtMostOnce)
+        .await
+        .map_err(|error| in_full(&error))?;
+    let own = format!("{topic}{id}");
+    let mut round = tokio::time::interval(ROUND);
+    loop {
+        tokio::select! {
+            done = async { all.wait_for(BTreeSet::is_empty).await.map(drop) } => {
+                return done.map_err(|error| error.to_string());
+            }
+            _ = round.tick() => {
+                let message = publish(&own, QoS::AtMostOnce, 0, "");
+                connection.send(&message).await.map_err(|error| in_full(&error))?;
+            }
+            packet = connection.receive() => {
+                let Packet::Publish(message) = packet.map_err(|error| in_full(&error))? else { continue };
+                let name = String::from_utf8_lossy(&message.topic);
+                let Some(from) = name.strip_prefix(&topic) else { continue };
+                let link = format!("{from} → {id}");
+                awaited.send_if_modified(|awaited| awaited.remove(&link));
+            }
+        }
+    }
+}
+
+/// What Nginx tells at its read-back.
+pub(crate) async fn balancer(net: &Network, address: SocketAddr) -> Result<Plan, String> {
+    let answer = ask(net, address, b"").await?;
+    mesh_render::parse_read_back(&answer).map_err(|error| error.to_string())
+}
+
+/// Whether mesh-health says that it is well.
+pub(crate) async fn health(net: &Network, address: SocketAddr) -> Result<(), String> {
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let answer = ask(net, address, request.as_bytes()).await?;
+    let status = answer.lines().next().unwrap_or("no answer");
+    if status.split(' ').nth(1) == Some("200") {
+        Ok(())
+    } else {
+        Err(status.to_owned())
+    }
+}
+
+async fn ask(net: &Network, address: SocketAddr, question: &[u8]) -> Result<String, String> {
+    let exchange = async {
+        let mut stream = net.connect(Place::Host, address).await?;
+        stream.write_all(question).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    match tokio::time::timeout(PATIENCE, exchange).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_elapsed) => Err("no answer".to_owned()),
+    }
+}
+
+/// A session on each broker, in order.
+pub(crate) async fn sessions(
+    net: &Network,
+    brokers: &[Broker],
+    secrets: &Secrets,
+) -> Result<Vec<(BrokerId, Connection)>, String> {
+    let mut opened = Vec::new();
+    for (node, broker) in brokers.iter().enumerate() {
+        opened.push((broker.id.clone(), session(net, node, broker, secrets).await?));
+    }
+    Ok(opened)
+}
