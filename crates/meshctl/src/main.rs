@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{check, lab, render, status};
+use commands::{bench, check, lab, render, status};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Lab(lab::LabArgs),
     /// Show who serves, who is well, and whether messages pass
     Status(status::StatusArgs),
+    /// Measure it on this machine, with its peers in the same run
+    Bench(bench::BenchArgs),
     /// Say whether mesh.toml is right; exit code 64 if not
     Check(check::CheckArgs),
     /// Write the configuration of every broker and of Nginx
@@ -35,6 +37,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Lab(args) => lab::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Render(args) => render::run(&args),
     };
@@ -42,7 +45,11 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meshctl: {error:#}");
-            if error.downcast_ref::<ConfigError>().is_some() { EXIT_CONFIG.into() } else { ExitCode::FAILURE }
+            if error.downcast_ref::<ConfigError>().is_some() {
+                EXIT_CONFIG.into()
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

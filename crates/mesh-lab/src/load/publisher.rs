@@ -58,7 +58,11 @@ impl Publisher {
     ///
     /// If the broker cannot be reached or refuses.
     pub async fn connect(address: SocketAddr, client_id: &str) -> Result<Self, MqttError> {
-        let identity = Identity { client_id: client_id.to_owned(), login: None, keep_alive_s: 60 };
+        let identity = Identity {
+            client_id: client_id.to_owned(),
+            login: None,
+            keep_alive_s: 60,
+        };
         let (connection, _ack) = Connection::open(address, &identity).await?;
         Ok(Self {
             connection,
@@ -137,7 +141,8 @@ impl Publisher {
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.take_slot(number),
         };
         let body = payload(number, publication.payload);
-        self.connection.queue(&publish(&publication.topic, publication.qos, packet_id, body))
+        self.connection
+            .queue(&publish(&publication.topic, publication.qos, packet_id, body))
     }
 
     fn take_slot(&mut self, number: u32) -> u16 {
@@ -162,7 +167,8 @@ impl Publisher {
         match packet {
             Packet::PubAck(ack) => self.acknowledge(ack.pkid),
             Packet::PubRec(rec) => {
-                self.connection.queue(&Packet::PubRel(PubRel::new(rec.pkid, None)))?;
+                self.connection
+                    .queue(&Packet::PubRel(PubRel::new(rec.pkid, None)))?;
             }
             Packet::PubComp(comp) => self.acknowledge(comp.pkid),
             _ => {}

@@ -29,12 +29,17 @@ pub struct Received {
 impl Received {
     /// Which of the first `sent` messages did not come.
     pub fn missing(&self, sent: u32) -> Vec<u32> {
-        (0..sent).filter(|number| self.times.get(*number as usize).is_none_or(|times| *times == 0)).collect()
+        (0..sent)
+            .filter(|number| self.times.get(*number as usize).is_none_or(|times| *times == 0))
+            .collect()
     }
 
     /// How many deliveries were repetitions.
     pub fn duplicates(&self) -> u64 {
-        self.times.iter().map(|times| u64::from(times.saturating_sub(1))).sum()
+        self.times
+            .iter()
+            .map(|times| u64::from(times.saturating_sub(1)))
+            .sum()
     }
 
     fn note(&mut self, payload: &[u8]) {
@@ -75,7 +80,11 @@ impl Subscriber {
         filter: &str,
         qos: QoS,
     ) -> Result<Self, MqttError> {
-        let identity = Identity { client_id: client_id.to_owned(), login: None, keep_alive_s: 60 };
+        let identity = Identity {
+            client_id: client_id.to_owned(),
+            login: None,
+            keep_alive_s: 60,
+        };
         let (mut connection, _ack) = Connection::open(address, &identity).await?;
         connection.subscribe(&[filter], qos).await?;
         let (progress, count) = watch::channel(0);
@@ -97,9 +106,8 @@ impl Subscriber {
 
     /// Waits until nothing has come for `silence`, or at most for `deadline`.
     pub async fn wait_for_silence(&mut self, silence: Duration, deadline: Duration) {
-        let quiet = async {
-            while let Ok(Ok(())) = tokio::time::timeout(silence, self.count.changed()).await {}
-        };
+        let quiet =
+            async { while let Ok(Ok(())) = tokio::time::timeout(silence, self.count.changed()).await {} };
         // Reaching the deadline is an answer too: whatever has come by then is what there is.
         tokio::time::timeout(deadline, quiet).await.ok();
     }
@@ -112,7 +120,11 @@ impl Subscriber {
 }
 
 /// Receives until told to stop or the connection ends.
-async fn receive(mut connection: Connection, progress: watch::Sender<u64>, stop: CancellationToken) -> Received {
+async fn receive(
+    mut connection: Connection,
+    progress: watch::Sender<u64>,
+    stop: CancellationToken,
+) -> Received {
     let mut received = Received::default();
     let mut count = 0;
     loop {
@@ -143,12 +155,16 @@ async fn receive(mut connection: Connection, progress: watch::Sender<u64>, stop:
 
 fn answer(connection: &mut Connection, packet: &Packet) -> Result<(), MqttError> {
     match packet {
-        Packet::Publish(Publish { qos: QoS::AtLeastOnce, pkid, .. }) => {
-            connection.queue(&Packet::PubAck(PubAck::new(*pkid, None)))
-        }
-        Packet::Publish(Publish { qos: QoS::ExactlyOnce, pkid, .. }) => {
-            connection.queue(&Packet::PubRec(PubRec::new(*pkid, None)))
-        }
+        Packet::Publish(Publish {
+            qos: QoS::AtLeastOnce,
+            pkid,
+            ..
+        }) => connection.queue(&Packet::PubAck(PubAck::new(*pkid, None))),
+        Packet::Publish(Publish {
+            qos: QoS::ExactlyOnce,
+            pkid,
+            ..
+        }) => connection.queue(&Packet::PubRec(PubRec::new(*pkid, None))),
         Packet::PubRel(rel) => connection.queue(&Packet::PubComp(PubComp::new(rel.pkid, None))),
         _ => Ok(()),
     }

@@ -1,0 +1,143 @@
+//! `meshctl bench mesh`: the mesh, a star of five stock brokers and a single stock broker, interleaved.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use super::crash::{self, Crashes};
+use super::networks::{self, Kind};
+use super::report::{LatencyRow, Report, SpeedRow};
+use super::size::{self, SIZES};
+use super::speed::{Burst, Latency, Load, burst, latency};
+
+/// Flags of `meshctl bench mesh`.
+#[derive(Debug, clap::Args)]
+pub struct MeshArgs {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+
+    /// Few repetitions: under a minute and a half, and less certain
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How much is measured.
+struct Effort {
+    rounds: usize,
+    messages: u32,
+    latency_messages: u32,
+    kills: u32,
+    sizes: &'static [usize],
+}
+
+const FULL: Effort = Effort {
+    rounds: 7,
+    messages: 40_000,
+    latency_messages: 4000,
+    kills: 20,
+    sizes: &SIZES,
+};
+const QUICK: Effort = Effort {
+    rounds: 2,
+    messages: 10_000,
+    latency_messages: 1000,
+    kills: 3,
+    sizes: &[3, 5],
+};
+
+/// Messages a second while latency is measured: far below what any of the networks can do.
+const LATENCY_RATE: f64 = 1000.0;
+
+/// Runs the bench. The exit code is 1 if a message was missing or came twice.
+pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
+    let effort = if args.quick { QUICK } else { FULL };
+    let mut report = Report::default();
+    let kinds = [Kind::Mesh, Kind::Star, Kind::Single];
+    say("starting a mesh and a star of five brokers, and a single one");
+    let mut labs = Vec::new();
+    for kind in kinds {
+        labs.push((kind, networks::start(kind, 5).await?));
+    }
+    for load in Load::ALL {
+        let mut bursts: Vec<Vec<Burst>> = vec![Vec::new(); labs.len()];
+        for round in 1..=effort.rounds {
+            say(&format!(
+                "throughput, QoS {}, {} bytes: round {round} of {}",
+                load.qos, load.payload, effort.rounds
+            ));
+            for ((_, lab), bursts) in labs.iter().zip(&mut bursts) {
+                bursts.push(burst(lab, load, effort.messages).await?);
+            }
+        }
+        report.speed.push(SpeedRow::new(load, &kinds, &bursts));
+    }
+    for (name, from, to) in [("one hop", 0, 1), ("leaf to leaf", 1, 2)] {
+        for load in Load::ALL {
+            let mut latencies: Vec<Vec<Latency>> = vec![Vec::new(); 2];
+            for round in 1..=effort.rounds {
+                say(&format!(
+                    "latency {name}, QoS {}, {} bytes: round {round} of {}",
+                    load.qos, load.payload, effort.rounds
+                ));
+                for ((_, lab), latencies) in labs.iter().zip(&mut latencies) {
+                    latencies
+                        .push(latency(lab, load, from, to, effort.latency_messages, LATENCY_RATE).await?);
+                }
+            }
+            report
+                .latency
+                .push(LatencyRow::new(name, load, &latencies[0], &latencies[1]));
+        }
+    }
+    let (_, mesh) = &labs[0];
+    report.crashes = crash::run(mesh, effort.kills, |kill| {
+        say(&format!(
+            "killing the primary under load: {kill} of {}",
+            effort.kills
+        ));
+    })
+    .await?;
+    for (_, lab) in labs {
+        lab.stop().await?;
+    }
+    let alone = size::alone().await?;
+    for brokers in effort.sizes {
+        say(&format!("a mesh of {brokers}"));
+        report
+            .sizes
+            .push(size::run(*brokers, effort.messages / 4, alone).await?);
+    }
+    say("");
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(if lost(&report) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn lost(report: &Report) -> bool {
+    let Crashes { missing, twice, .. } = report.crashes;
+    let speed = report
+        .speed
+        .iter()
+        .flat_map(|row| &row.networks)
+        .any(|n| n.missing + n.twice > 0);
+    let sizes = report.sizes.iter().any(|size| size.missing + size.twice > 0);
+    missing + twice > 0 || speed || sizes
+}
+
+/// One line of progress on standard error: the same line again and again on a terminal.
+fn say(text: &str) {
+    let mut err = std::io::stderr().lock();
+    // Progress that cannot be shown is no reason to stop measuring.
+    if err.is_terminal() {
+        write!(err, "\r\x1b[K{text}").and_then(|()| err.flush()).ok();
+    } else if !text.is_empty() {
+        writeln!(err, "{text}").ok();
+    }
+}

@@ -1,0 +1,252 @@
+//! The figures of `meshctl bench mesh`, as JSON and as tables.
+//!
+//! Absolute figures depend on the machine, so each comes with the ratio to its peer. A ratio is the median of
+//! the ratios of each round, in which all networks were measured one after the other.
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::crash::{Crashes, RATE};
+use super::networks::Kind;
+use super::size::Size;
+use super::speed::{Burst, Latency, Load};
+
+/// Everything that was measured.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Throughput and CPU, by load.
+    pub speed: Vec<SpeedRow>,
+    /// Latency, by path and load.
+    pub latency: Vec<LatencyRow>,
+    /// The primary killed under load.
+    pub crashes: Crashes,
+    /// Meshes of several sizes.
+    pub sizes: Vec<Size>,
+}
+
+/// One load on all networks.
+#[derive(Debug, Serialize)]
+pub struct SpeedRow {
+    /// The load.
+    pub load: Load,
+    /// The networks, the mesh first.
+    pub networks: Vec<NetworkSpeed>,
+    /// Throughput of the mesh over that of the star.
+    pub throughput_to_star: f64,
+    /// CPU for a delivery in the mesh over that in the star, which has no plugin.
+    pub cpu_to_star: Option<f64>,
+}
+
+/// One network under one load.
+#[derive(Debug, Serialize)]
+pub struct NetworkSpeed {
+    /// Which.
+    pub kind: Kind,
+    /// Median of messages a second.
+    pub per_s: f64,
+    /// Median of the CPU of all brokers together for one delivery, in microseconds.
+    pub cpu_us_per_delivery: Option<f64>,
+    /// Deliveries that did not happen, in all rounds.
+    pub missing: u64,
+    /// Deliveries too many, in all rounds.
+    pub twice: u64,
+}
+
+impl SpeedRow {
+    /// From the rounds of each network, in the order of `kinds`: mesh, star, and others.
+    pub fn new(load: Load, kinds: &[Kind], bursts: &[Vec<Burst>]) -> Self {
+        let networks = kinds.iter().zip(bursts).map(|(kind, rounds)| NetworkSpeed {
+            kind: *kind,
+            per_s: median(rounds.iter().map(|burst| burst.per_s)),
+            cpu_us_per_delivery: median_of_known(rounds.iter().map(|burst| burst.cpu_us_per_delivery)),
+            missing: rounds.iter().map(|burst| burst.missing).sum(),
+            twice: rounds.iter().map(|burst| burst.twice).sum(),
+        });
+        let pairs = || bursts[0].iter().zip(&bursts[1]);
+        Self {
+            load,
+            networks: networks.collect(),
+            throughput_to_star: median(pairs().map(|(mesh, star)| mesh.per_s / star.per_s)),
+            cpu_to_star: median_of_known(
+                pairs().map(|(mesh, star)| Some(mesh.cpu_us_per_delivery? / star.cpu_us_per_delivery?)),
+            ),
+        }
+    }
+}
+
+/// One path under one load.
+#[derive(Debug, Serialize)]
+pub struct LatencyRow {
+    /// `one hop`: from the first broker to the second; `leaf to leaf`: from the second to the third.
+    pub path: &'static str,
+    /// The load.
+    pub load: Load,
+    /// Medians of the mesh's rounds.
+    pub mesh: Latency,
+    /// Medians of the star's rounds.
+    pub star: Latency,
+    /// p50 of the mesh over that of the star.
+    pub p50_to_star: f64,
+    /// p99 of the mesh over that of the star.
+    pub p99_to_star: f64,
+}
+
+impl LatencyRow {
+    /// From the rounds of both networks.
+    pub fn new(path: &'static str, load: Load, mesh: &[Latency], star: &[Latency]) -> Self {
+        let medians = |rounds: &[Latency]| Latency {
+            p50_us: median(rounds.iter().map(|latency| latency.p50_us)),
+            p99_us: median(rounds.iter().map(|latency| latency.p99_us)),
+        };
+        let pairs = || mesh.iter().zip(star);
+        Self {
+            path,
+            load,
+            mesh: medians(mesh),
+            star: medians(star),
+            p50_to_star: median(pairs().map(|(mesh, star)| mesh.p50_us / star.p50_us)),
+            p99_to_star: median(pairs().map(|(mesh, star)| mesh.p99_us / star.p99_us)),
+        }
+    }
+}
+
+/// The middle value, or the upper one of the two middle values; NaN if there is none.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median if every value is known.
+fn median_of_known(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Option<Vec<f64>> = values.collect();
+    values.map(|values| median(values.into_iter()))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Throughput: one publisher on the first broker, five subscribers (mesh and star: one a broker)\n"
+        )?;
+        writeln!(f, "{}\n", self.speed_table())?;
+        writeln!(f, "Latency at 1,000 messages a second, in microseconds\n")?;
+        writeln!(f, "{}\n", self.latency_table())?;
+        let Crashes {
+            kills,
+            acknowledged,
+            missing,
+            twice,
+        } = self.crashes;
+        writeln!(
+            f,
+            "Primary killed (SIGKILL) {kills} times under {RATE} QoS 1 messages a second: {acknowledged} \
+             acknowledged, {missing} of them missing at another broker, {twice} twice\n"
+        )?;
+        writeln!(f, "Meshes of several sizes, QoS 0, 64 bytes, five subscribers\n")?;
+        write!(f, "{}", self.size_table())
+    }
+}
+
+impl Report {
+    fn speed_table(&self) -> Table {
+        let mut table = table([
+            "QOS",
+            "BYTES",
+            "NETWORK",
+            "MSG/S",
+            "TO STAR",
+            "CPU US/DELIVERY",
+            "TO STAR",
+            "MISSING",
+            "TWICE",
+        ]);
+        for row in &self.speed {
+            for network in &row.networks {
+                let is_mesh = network.kind == Kind::Mesh;
+                let ratio = |value: Option<f64>| if is_mesh { figure(value, 2) } else { String::new() };
+                table.add_row([
+                    row.load.qos.to_string(),
+                    row.load.payload.to_string(),
+                    network.kind.to_string(),
+                    figure(Some(network.per_s), 0),
+                    ratio(Some(row.throughput_to_star)),
+                    figure(network.cpu_us_per_delivery, 2),
+                    ratio(row.cpu_to_star),
+                    network.missing.to_string(),
+                    network.twice.to_string(),
+                ]);
+            }
+        }
+        table
+    }
+
+    fn latency_table(&self) -> Table {
+        let mut table = table([
+            "PATH",
+            "QOS",
+            "BYTES",
+            "MESH P50",
+            "P99",
+            "STAR P50",
+            "P99",
+            "P50 TO STAR",
+            "P99 TO STAR",
+        ]);
+        for row in &self.latency {
+            table.add_row([
+                row.path.to_owned(),
+                row.load.qos.to_string(),
+                row.load.payload.to_string(),
+                figure(Some(row.mesh.p50_us), 0),
+                figure(Some(row.mesh.p99_us), 0),
+                figure(Some(row.star.p50_us), 0),
+                figure(Some(row.star.p99_us), 0),
+                figure(Some(row.p50_to_star), 2),
+                figure(Some(row.p99_to_star), 2),
+            ]);
+        }
+        table
+    }
+
+    fn size_table(&self) -> Table {
+        let mut table = table([
+            "BROKERS",
+            "LINKS",
+            "CPU US/DELIVERY",
+            "KIB/BROKER",
+            "KIB/LINK",
+            "MISSING",
+            "TWICE",
+        ]);
+        for size in &self.sizes {
+            table.add_row([
+                size.brokers.to_string(),
+                size.links.to_string(),
+                figure(size.cpu_us_per_delivery, 2),
+                figure(size.memory_kib.map(|kib| kib as f64), 0),
+                figure(size.memory_kib_per_link, 0),
+                size.missing.to_string(),
+                size.twice.to_string(),
+            ]);
+        }
+        table
+    }
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A number with `decimals` places; `?` for unknown.
+fn figure(value: Option<f64>, decimals: usize) -> String {
+    value.map_or("?".to_owned(), |value| format!("{value:.decimals$}"))
+}

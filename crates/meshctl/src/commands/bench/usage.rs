@@ -1,0 +1,44 @@
+//! What a broker costs, as the operating system counts it. Only Linux tells it this finely.
+
+use std::time::Duration;
+
+use mesh_lab::Lab;
+
+/// CPU time that all brokers of `lab` have used so far; `None` where it cannot be told.
+///
+/// From `/proc/PID/schedstat`, which counts nanoseconds of the main thread; Mosquitto has no other that works.
+/// Source: Linux, Documentation/scheduler/sched-stats.rst.
+pub fn cpu(lab: &Lab) -> Option<Duration> {
+    lab.config()
+        .topology
+        .ids()
+        .map(|id| cpu_of(lab.pid(id.as_str())?))
+        .sum()
+}
+
+fn cpu_of(pid: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    Some(Duration::from_nanos(
+        text.split_whitespace().next()?.parse().ok()?,
+    ))
+}
+
+/// Memory that the mean broker of `lab` holds now, in bytes; `None` where it cannot be told.
+///
+/// `VmRSS` of `/proc/PID/status`; source: proc(5).
+pub fn memory(lab: &Lab) -> Option<u64> {
+    let all: Option<u64> = lab
+        .config()
+        .topology
+        .ids()
+        .map(|id| memory_of(lab.pid(id.as_str())?))
+        .sum();
+    Some(all? / lab.config().topology.brokers().len() as u64)
+}
+
+fn memory_of(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
