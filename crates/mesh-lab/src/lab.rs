@@ -1,5 +1,6 @@
 //! A lab from its options to its end.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::control;
 use crate::error::LabError;
 use crate::faults::Fault;
 use crate::layout::Ports;
-use crate::net::{Addresses, Net, Network};
+use crate::net::{Addresses, Net, Network, Place};
 use crate::ports::{self, PortBlock};
 use crate::processes::{Processes, STOP_DEADLINE};
 use crate::programs;
@@ -174,9 +175,14 @@ impl Lab {
         let left = || deadline.saturating_duration_since(Instant::now());
         let brokers = shared.config.topology.brokers();
         (shared.progress)(&format!("starting {} …", count(brokers.len(), "broker")));
-        for broker in brokers {
-            shared.processes.start(broker.id.as_str())?;
-        }
+        let nodes = brokers.iter().cloned().enumerate();
+        let nodes: Vec<_> = nodes.map(|(node, broker)| (Place::Node(node), broker)).collect();
+        let (starter, patience) = (Arc::clone(shared), left());
+        let start = move || starter.processes.start_together(&nodes, patience);
+        let started = tokio::task::spawn_blocking(start).await;
+        started
+            .map_err(io::Error::other)
+            .map_err(LabError::io("start the brokers"))??;
         if options.balancer {
             shared.processes.start(setup::NGINX)?;
         }

@@ -11,6 +11,7 @@ mod faults;
 mod keeper;
 mod lab;
 mod layout;
+pub mod load;
 mod net;
 pub mod ports;
 mod process;

@@ -10,7 +10,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,12 +55,14 @@ pub(crate) struct Process {
     pid: Pid,
     /// Whether the process has not been reaped. While this is locked, its number stays its own.
     alive: Mutex<bool>,
+    /// The pipe from which the child learns that it may begin; closed without a word, the child ends.
+    gate: Mutex<Option<ChildStdin>>,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
 impl Process {
-    /// Starts `spec`; its end is told to `exits`.
-    pub(crate) fn start(
+    /// Prepares `spec` to be started by [`Self::release`]; its end is told to `exits`.
+    pub(crate) fn prepare(
         spec: &Spec,
         net: &Network,
         keeper: &Arc<Keeper>,
@@ -81,14 +83,13 @@ impl Process {
         let mut child = net.spawn(spec.place, command)?;
         let pid = Pid::from_child(&child);
         let gate = child.stdin.take();
-        let released = keeper.keep(pid).and_then(|()| match gate {
-            Some(mut gate) => gate.write_all(b"go\n"),
-            None => Err(io::Error::other("the child has no pipe")),
-        });
+        // If the keeper does not know of the child, the gate closes here and the child ends.
+        let kept = keeper.keep(pid);
         let (ended, exit) = watch::channel(None);
         let process = Arc::new(Self {
             pid,
             alive: Mutex::new(true),
+            gate: Mutex::new(gate),
             exit,
         });
         let waiter = Waiter {
@@ -100,8 +101,17 @@ impl Process {
         std::thread::Builder::new()
             .name(format!("wait-{}", spec.name))
             .spawn(move || waiter.run(child, &ended, &exits))?;
-        released?;
+        kept?;
         Ok(process)
+    }
+
+    /// Lets the prepared process run.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match gate {
+            Some(mut gate) => gate.write_all(b"go\n"),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn pid(&self) -> Pid {

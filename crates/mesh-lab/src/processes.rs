@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use mesh_model::Broker;
 use rustix::process::{Pid, Signal};
 use tokio::sync::mpsc;
 
 use crate::error::{LabError, in_full};
 use crate::keeper::Keeper;
 use crate::lab::{Progress, Shared};
-use crate::net::Network;
+use crate::net::{Network, Place};
 use crate::process::{Exit, Process, Spec};
 use crate::wait::poll_until;
 
@@ -26,6 +27,9 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// With the start itself, this stays below the 500 ms within which a daemon is there again.
 const PAUSE: Duration = Duration::from_millis(400);
+
+/// Time between two looks at whether brokers listen: less than a broker needs from there to its bridges.
+const LISTEN_STEP: Duration = Duration::from_micros(100);
 
 /// How much of a log is shown when its process died at the start.
 const TAIL_LINES: usize = 10;
@@ -46,6 +50,15 @@ struct Table {
     supervised: bool,
     /// Nothing is started any more.
     stopping: bool,
+}
+
+impl Table {
+    fn unknown(&self, name: &str) -> LabError {
+        LabError::Unknown {
+            name: name.to_owned(),
+            known: self.order.join(", "),
+        }
+    }
 }
 
 struct Entry {
@@ -95,19 +108,61 @@ impl Processes {
         self.start_in(&mut self.table(), name)
     }
 
+    /// Starts all brokers so that none looks for its peers before all are listening.
+    ///
+    /// A bridge that finds nobody tries again only after two to four seconds. A broker listens first and
+    /// connects its bridges a moment later, so each is stopped when it listens until the last one does. If a
+    /// broker is too quick for that, or none of this works, the start is slower and no less sure.
+    pub(crate) fn start_together(
+        &self,
+        brokers: &[(Place, Broker)],
+        patience: Duration,
+    ) -> Result<(), LabError> {
+        let prepare = |(place, broker): &(Place, Broker)| {
+            let process = self.prepare_in(&mut self.table(), broker.id.as_str())?;
+            Ok((*place, broker.address, process))
+        };
+        let prepared: Vec<_> = brokers.iter().map(prepare).collect::<Result<_, LabError>>()?;
+        for (_, _, process) in &prepared {
+            process.release().map_err(LabError::io("start the brokers"))?;
+        }
+        let deadline = Instant::now() + patience;
+        let mut awaited: Vec<_> = prepared.iter().collect();
+        while !awaited.is_empty() && Instant::now() < deadline {
+            awaited.retain(|(place, address, process)| {
+                let listens = self.net.listens(*place, *address);
+                if listens {
+                    process.signal(Signal::STOP);
+                }
+                !listens
+            });
+            if awaited.iter().any(|(_, _, process)| process.has_ended()) {
+                break;
+            }
+            std::thread::sleep(LISTEN_STEP);
+        }
+        for (_, _, process) in &prepared {
+            process.signal(Signal::CONT);
+        }
+        Ok(())
+    }
+
     fn start_in(&self, table: &mut Table, name: &str) -> Result<(), LabError> {
+        let process = self.prepare_in(table, name)?;
+        process.release().map_err(LabError::io(format!("start {name}")))
+    }
+
+    fn prepare_in(&self, table: &mut Table, name: &str) -> Result<Arc<Process>, LabError> {
         if table.stopping {
             return Err(LabError::Net("the lab is stopping".to_owned()));
         }
-        let known = || table.order.join(", ");
-        let unknown = LabError::Unknown {
-            name: name.to_owned(),
-            known: known(),
+        let Some(entry) = table.entries.get_mut(name) else {
+            return Err(table.unknown(name));
         };
-        let entry = table.entries.get_mut(name).ok_or(unknown)?;
-        let process = Process::start(&entry.spec, &self.net, &self.keeper, self.exits.clone());
-        entry.process = Some(process.map_err(LabError::io(format!("start {name}")))?);
-        Ok(())
+        let process = Process::prepare(&entry.spec, &self.net, &self.keeper, self.exits.clone());
+        let process = process.map_err(LabError::io(format!("start {name}")))?;
+        entry.process = Some(Arc::clone(&process));
+        Ok(process)
     }
 
     /// The process `name`, running or not; `None` if it was never started.
@@ -115,10 +170,7 @@ impl Processes {
         let table = self.table();
         match table.entries.get(name) {
             Some(entry) => Ok(entry.process.clone()),
-            None => Err(LabError::Unknown {
-                name: name.to_owned(),
-                known: table.order.join(", "),
-            }),
+            None => Err(table.unknown(name)),
         }
     }
 

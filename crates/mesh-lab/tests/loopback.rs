@@ -22,3 +22,9 @@ async fn five_brokers_start_and_stop() {
     lab.stop().await.unwrap();
     eprintln!("stopped after {:?}", begin.elapsed());
 }
+
+#[tokio::test]
+async fn tmp_keep() {
+    let lab = Lab::start(options()).await.unwrap();
+    drop(lab);
+}

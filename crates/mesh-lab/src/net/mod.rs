@@ -72,22 +72,26 @@ impl Network {
     /// Starts `command` at `place`.
     pub(crate) fn spawn(&self, place: Place, mut command: Command) -> io::Result<Child> {
         match self {
-            Self::Loopback => {
-                let _everything_is_here = place;
-                command.spawn()
-            }
+            Self::Loopback => command.spawn(),
             #[cfg(target_os = "linux")]
             Self::Namespaces(network) => network.at(place, move || command.spawn())?,
+        }
+    }
+
+    /// Whether somebody at `place` listens on `address`, which belongs to that place.
+    pub(crate) fn listens(&self, place: Place, address: SocketAddr) -> bool {
+        let connect = move || std::net::TcpStream::connect(address).is_ok();
+        match self {
+            Self::Loopback => connect(),
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.at(place, connect).unwrap_or(false),
         }
     }
 
     /// Connects to `address` as a program at `place` would.
     pub(crate) async fn connect(&self, place: Place, address: SocketAddr) -> io::Result<TcpStream> {
         match self {
-            Self::Loopback => {
-                let _everything_is_here = place;
-                TcpStream::connect(address).await
-            }
+            Self::Loopback => TcpStream::connect(address).await,
             #[cfg(target_os = "linux")]
             Self::Namespaces(network) => network.connect(place, address).await,
         }
