@@ -30,7 +30,11 @@ impl NetworkArgs {
     pub fn load(&self) -> Result<Config, ConfigError> {
         let mut args = self.config.clone();
         if args.config.is_none() {
-            let lab = self.state.as_deref().unwrap_or(Path::new(DEFAULT_STATE)).join("mesh.toml");
+            let lab = self
+                .state
+                .as_deref()
+                .unwrap_or(Path::new(DEFAULT_STATE))
+                .join("mesh.toml");
             if self.state.is_some() || lab.exists() {
                 args.config = Some(lab);
             }

@@ -11,7 +11,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-render", &["mesh-model", "mesh-runtime"]),
     ("mesh-health", &["mesh-model", "mesh-runtime", "mesh-render"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),
-    ("meshctl", &["mesh-model", "mesh-runtime", "mesh-render", "mesh-lab"]),
+    (
+        "meshctl",
+        &["mesh-model", "mesh-runtime", "mesh-render", "mesh-lab"],
+    ),
 ];
 
 #[test]
@@ -21,15 +24,22 @@ fn dependencies_follow_the_arrows() {
     let mut seen = BTreeSet::new();
     for entry in std::fs::read_dir(crates).unwrap() {
         let manifest = entry.unwrap().path().join("Cargo.toml");
-        let Ok(text) = std::fs::read_to_string(&manifest) else { continue };
+        let Ok(text) = std::fs::read_to_string(&manifest) else {
+            continue;
+        };
         let manifest: toml_edit::DocumentMut = text.parse().unwrap();
         let name = manifest["package"]["name"].as_str().unwrap().to_owned();
-        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in ARROWS; add it"));
+        let allowed = allowed
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name} is not in ARROWS; add it"));
         // Tests may look at anything, so only what ends up in the programs counts.
         let dependencies = manifest.get("dependencies").and_then(|item| item.as_table_like());
         for (dependency, _) in dependencies.into_iter().flat_map(|table| table.iter()) {
             let ours = ARROWS.iter().any(|(name, _)| *name == dependency);
-            assert!(!ours || allowed.contains(&dependency), "{name} must not depend on {dependency}");
+            assert!(
+                !ours || allowed.contains(&dependency),
+                "{name} must not depend on {dependency}"
+            );
         }
         seen.insert(name);
     }
@@ -39,12 +49,23 @@ fn dependencies_follow_the_arrows() {
 
 #[test]
 fn the_vocabulary_does_no_io_and_reads_no_clock() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("mesh-model/src");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("mesh-model/src");
     let mut files = 0;
     for entry in std::fs::read_dir(sources).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        for forbidden in ["std::fs", "std::io", "std::time", "std::env", "TcpStream", "Timestamp::now", "tokio"] {
+        for forbidden in [
+            "std::fs",
+            "std::io",
+            "std::time",
+            "std::env",
+            "TcpStream",
+            "Timestamp::now",
+            "tokio",
+        ] {
             assert!(!text.contains(forbidden), "{} uses {forbidden}", path.display());
         }
         files += 1;

@@ -27,9 +27,16 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
     refuse_per_listener_settings(&config)?;
     // What cannot stand in a rendered file is found by rendering it; the passwords do not matter for that.
-    let secrets = Secrets { link: "x".repeat(32), health: "x".repeat(32) };
+    let secrets = Secrets {
+        link: "x".repeat(32),
+        health: "x".repeat(32),
+    };
     mesh_render::all(&config, &secrets)?;
-    println!("{} is right: {} brokers", config.path.display(), config.topology.brokers().len());
+    println!(
+        "{} is right: {} brokers",
+        config.path.display(),
+        config.topology.brokers().len()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -37,7 +44,9 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn reference() -> String {
     let mut text = String::from("| setting | may be | default | meaning |\n|---|---|---|---|\n");
     for setting in Config::reference() {
-        let default = setting.default.map_or("must be given".to_owned(), |default| format!("`{default}`"));
+        let default = setting
+            .default
+            .map_or("must be given".to_owned(), |default| format!("`{default}`"));
         let kind = setting.kind.replace('|', "\\|");
         text += &format!("| `{}` | {kind} | {default} | {} |\n", setting.key, setting.doc);
     }
@@ -46,10 +55,14 @@ fn reference() -> String {
 
 /// The one directive of Mosquitto that would let the mesh storm, looked for in the operator's own files.
 fn refuse_per_listener_settings(config: &Config) -> anyhow::Result<()> {
-    let Some(dir) = &config.mosquitto.extra_dir else { return Ok(()) };
+    let Some(dir) = &config.mosquitto.extra_dir else {
+        return Ok(());
+    };
     if dir.to_string_lossy().contains("{broker}") {
         for id in config.topology.ids() {
-            refuse_in(std::path::Path::new(&dir.to_string_lossy().replace("{broker}", id.as_str())))?;
+            refuse_in(std::path::Path::new(
+                &dir.to_string_lossy().replace("{broker}", id.as_str()),
+            ))?;
         }
         return Ok(());
     }
@@ -57,7 +70,9 @@ fn refuse_per_listener_settings(config: &Config) -> anyhow::Result<()> {
 }
 
 fn refuse_in(dir: &std::path::Path) -> anyhow::Result<()> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Ok(());
+    };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_none_or(|extension| extension != "conf") {
             continue;

@@ -29,7 +29,11 @@ pub fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
         let folder = path.parent().context("a rendered file is inside a folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let changed = atomic_file::write(&path, file.contents.as_bytes(), file.mode)?;
-        println!("{} {}", if changed { "wrote    " } else { "unchanged" }, path.display());
+        println!(
+            "{} {}",
+            if changed { "wrote    " } else { "unchanged" },
+            path.display()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -50,8 +50,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 
 fn fetch(url: &str) -> anyhow::Result<String> {
     let get = || {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).build().into();
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(3)))
+            .build()
+            .into();
         agent.get(url).call()?.body_mut().read_to_string()
     };
     get().with_context(|| format!("mesh-health does not answer at {url}; is it running?"))
@@ -78,8 +80,15 @@ fn table(body: &str) -> anyhow::Result<String> {
 }
 
 fn headline(snapshot: &Snapshot) -> String {
-    let healthy = snapshot.brokers.iter().filter(|broker| broker.health == HealthStatus::Healthy).count();
-    let backup = snapshot.backup.as_ref().map_or("none".to_owned(), ToString::to_string);
+    let healthy = snapshot
+        .brokers
+        .iter()
+        .filter(|broker| broker.health == HealthStatus::Healthy)
+        .count();
+    let backup = snapshot
+        .backup
+        .as_ref()
+        .map_or("none".to_owned(), ToString::to_string);
     let balancer = match (&snapshot.balancer.error, snapshot.balancer.confirmed) {
         (Some(error), _) => error.clone(),
         (None, true) => format!("runs generation {}", snapshot.generation),
@@ -95,8 +104,10 @@ fn headline(snapshot: &Snapshot) -> String {
 
 fn broker_table(snapshot: &Snapshot) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["BROKER", "ADDRESS", "ROLE", "HEALTH", "SINCE", "RTT MS", "CLIENTS", "IN/S", "OUT/S", "REASON"]);
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "BROKER", "ADDRESS", "ROLE", "HEALTH", "SINCE", "RTT MS", "CLIENTS", "IN/S", "OUT/S", "REASON",
+    ]);
     for index in 5..9 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -110,7 +121,9 @@ fn broker_table(snapshot: &Snapshot) -> Table {
             broker.health.to_string(),
             age(snapshot.at, broker.since),
             figure(broker.rtt_ms, 2),
-            broker.clients.map_or("?".to_owned(), |clients| clients.to_string()),
+            broker
+                .clients
+                .map_or("?".to_owned(), |clients| clients.to_string()),
             figure(broker.in_per_s, 1),
             figure(broker.out_per_s, 1),
             broker.reason.clone().unwrap_or_default(),
