@@ -307,7 +307,7 @@ fn read_balancer(reader: &mut Reader) -> Balancer {
         proxy_timeout: s.duration(
             "proxy_timeout",
             "30h",
-            MINUTE..=1000 * HOUR,
+            MINUTE..=30 * 24 * HOUR,
             "how long a session may be silent; above 1.5 times the longest MQTT keepalive, 65,535 s",
         ),
         fail_timeout: s.duration(

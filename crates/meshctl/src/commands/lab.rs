@@ -16,7 +16,7 @@ use crate::find::DEFAULT_STATE;
 /// Flags of `meshctl lab`.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub struct LabArgs {
+pub(crate) struct LabArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -108,7 +108,7 @@ struct CutArgs {
 }
 
 /// Runs a lab, or orders one about.
-pub async fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Up(args) => up(&args).await?,
         Command::Down(args) => {
