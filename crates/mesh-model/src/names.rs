@@ -22,6 +22,9 @@ pub const TOPIC_PREFIX: &str = "$mesh/";
 /// A canary of broker `B` is published under this prefix followed by `B`.
 pub const CANARY_PREFIX: &str = "$mesh/canary/";
 
+/// The round trips of a probe of broker `B` are published under this prefix followed by `B`.
+pub const PROBE_PREFIX: &str = "$mesh/probe/";
+
 /// The plugin's own counters stand under this prefix, retained, beside the broker's.
 pub const COUNTER_PREFIX: &str = "$SYS/broker/mesh/";
 
@@ -51,6 +54,11 @@ pub fn parse_link_client_id(client_id: &str) -> Option<Link> {
 /// The topic on which the canaries of `broker` are published.
 pub fn canary_topic(broker: &BrokerId) -> String {
     format!("{CANARY_PREFIX}{broker}")
+}
+
+/// The topic on which a probe of `broker` publishes what it awaits itself. Links carry it to all brokers.
+pub fn probe_topic(broker: &BrokerId) -> String {
+    format!("{PROBE_PREFIX}{broker}")
 }
 
 /// Counters of a link at one broker, as the last part of [`link_counter_topic`].

@@ -1,0 +1,159 @@
+//! What a broker tells of itself under `$SYS`, and how fast its counters rise.
+//!
+//! Guarantees: what the broker has not told, or told too long ago, is `None`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mesh_model::BrokerId;
+
+use super::Moment;
+
+/// A rate is given up when its counter has not been told for this long; brokers tell each second.
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// Samples closer together than this say nothing about a rate.
+const SHORTEST_STEP: Duration = Duration::from_millis(300);
+
+/// One value that a broker told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// Sessions with a connection, those of the mesh included.
+    Connected(u64),
+    /// Sessions of the mesh's own users: links that peers fetch, probes.
+    MeshSessions(u64),
+    /// The broker's own bridges to its peers that are connected.
+    OwnBridges(u64),
+    /// PUBLISH packets received since the broker started.
+    Received(u64),
+    /// PUBLISH packets sent since the broker started.
+    Sent(u64),
+    /// Messages that came over the link from this peer since the broker started.
+    LinkReceived(BrokerId, u64),
+}
+
+/// The last values of one broker.
+#[derive(Debug, Clone, Default)]
+pub struct Readings {
+    connected: Option<u64>,
+    mesh_sessions: Option<u64>,
+    own_bridges: Option<u64>,
+    received: Counter,
+    sent: Counter,
+    links: BTreeMap<BrokerId, Counter>,
+}
+
+impl Readings {
+    /// Takes in a value. A `kept` one was retained, so nobody knows how old it is.
+    pub fn take(&mut self, reading: Reading, kept: bool, now: Moment) {
+        match reading {
+            Reading::Connected(count) => self.connected = Some(count),
+            Reading::MeshSessions(count) => self.mesh_sessions = Some(count),
+            Reading::OwnBridges(count) => self.own_bridges = Some(count),
+            Reading::Received(count) => self.received.take(count, kept, now),
+            Reading::Sent(count) => self.sent.take(count, kept, now),
+            Reading::LinkReceived(peer, count) => {
+                self.links.entry(peer).or_default().take(count, kept, now);
+            }
+        }
+    }
+
+    /// Forgets everything: the broker can no longer be asked.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Connected clients. Mosquitto counts a bridge as a client at both its ends.
+    pub fn clients(&self) -> Option<u64> {
+        let mesh = self.mesh_sessions? + self.own_bridges?;
+        Some(self.connected?.saturating_sub(mesh))
+    }
+
+    /// PUBLISH packets received per second.
+    pub fn in_per_s(&self, now: Moment) -> Option<f64> {
+        self.received.per_s(now)
+    }
+
+    /// PUBLISH packets sent per second.
+    pub fn out_per_s(&self, now: Moment) -> Option<f64> {
+        self.sent.per_s(now)
+    }
+
+    /// Messages over the link from `peer`: since the broker started, and per second.
+    pub fn link(&self, peer: &BrokerId, now: Moment) -> (Option<u64>, Option<f64>) {
+        match self.links.get(peer) {
+            Some(counter) => (counter.value, counter.per_s(now)),
+            None => (None, None),
+        }
+    }
+}
+
+/// A counter that rises until its broker restarts.
+#[derive(Debug, Clone, Default)]
+struct Counter {
+    value: Option<u64>,
+    last: Option<(Moment, u64)>,
+    rate: Option<f64>,
+}
+
+impl Counter {
+    fn take(&mut self, value: u64, kept: bool, now: Moment) {
+        self.value = Some(value);
+        if kept {
+            return;
+        }
+        match self.last {
+            Some((at, before)) if value >= before => {
+                let step = now.since(at);
+                if step < SHORTEST_STEP {
+                    return;
+                }
+                self.rate = Some((value - before) as f64 / step.as_secs_f64());
+            }
+            // The first sample, or the first after a restart.
+            _ => self.rate = None,
+        }
+        self.last = Some((now, value));
+    }
+
+    fn per_s(&self, now: Moment) -> Option<f64> {
+        let (at, _) = self.last?;
+        self.rate.filter(|_| now.since(at) < STALE_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment::after_start(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_rate_needs_two_fresh_values_and_survives_no_restart() {
+        let mut counter = Counter::default();
+        counter.take(1_000, true, at(0));
+        counter.take(1_000, false, at(100));
+        assert_eq!((counter.value, counter.per_s(at(100))), (Some(1_000), None));
+        counter.take(1_500, false, at(1_100));
+        assert_eq!(counter.per_s(at(1_200)), Some(500.0));
+        assert_eq!(counter.per_s(at(7_000)), None, "stale");
+        counter.take(3, false, at(2_100));
+        assert_eq!((counter.value, counter.per_s(at(2_100))), (Some(3), None));
+    }
+
+    #[test]
+    fn clients_are_unknown_until_the_plugin_tells_of_the_meshs_own_sessions() {
+        let mut readings = Readings::default();
+        readings.take(Reading::Connected(12), false, at(0));
+        readings.take(Reading::MeshSessions(6), false, at(0));
+        assert_eq!(readings.clients(), None);
+        readings.take(Reading::OwnBridges(4), false, at(0));
+        assert_eq!(readings.clients(), Some(2));
+        readings.take(Reading::OwnBridges(9), false, at(0));
+        assert_eq!(readings.clients(), Some(0));
+        readings.forget();
+        assert_eq!(readings.clients(), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! Watches the brokers, decides which one serves, and tells Nginx.
+//!
+//! [`core`] decides and touches nothing; [`shell`] touches the world and decides nothing. This module puts them
+//! together.
+
+pub mod core;
+pub mod shell;
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use mesh_runtime::Config;
+use mesh_runtime::secrets::Secrets;
+use mesh_runtime::shutdown::Tasks;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::core::Core;
+use shell::balancer::Balancer;
+use shell::clock::{Clock, Jitter};
+use shell::driver::Driver;
+use shell::probe::Login;
+use shell::wire::Wall;
+use shell::{api, monitor, probe};
+
+/// How long the work may take to end after it was asked to.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Watches the brokers of `config` and serves the API on `listener` until `shutdown` completes.
+///
+/// # Errors
+///
+/// If a part of the daemon ends that must not, or does not end when asked to.
+pub async fn run(
+    config: Config,
+    secrets: Secrets,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let health = config.health.clone();
+    let topology = config.topology.clone();
+    let core = Core::new(
+        topology.clone(),
+        health.clone(),
+        mesh_render::first_plan(&config),
+        clock.now(),
+    );
+    let first = Wall::default().snapshot(&core.view(clock.now()), &topology, clock.now());
+    let (reports, inputs) = mpsc::channel(1024);
+    let (orders, plans) = mpsc::channel(4);
+    let driver = Driver::new(core, topology.clone(), health.max_loop_lag, clock, orders, first);
+    let outlets = driver.outlets();
+    let login = Login {
+        password: secrets.health,
+        nonce: format!("{}-{:08x}", std::process::id(), Jitter::new().draw() as u32),
+    };
+
+    let mut tasks = Tasks::new();
+    let token = tasks.token();
+    let router = api::router(outlets, clock, token.clone());
+    tasks.spawn("api", serve(listener, router, token.clone()));
+    tasks.spawn("core", driver.run(inputs, token.clone()));
+    let balancer = Balancer::new(config, reports.clone());
+    tasks.spawn("balancer", balancer.run(plans, token.clone()));
+    for broker in topology.brokers() {
+        let asking = probe::run(broker.clone(), health.clone(), login.clone(), reports.clone());
+        tasks.spawn(
+            "probe",
+            token.clone().run_until_cancelled_owned(asking).discarded(),
+        );
+        let watching = monitor::run(
+            broker.clone(),
+            health.clone(),
+            login.clone(),
+            clock,
+            reports.clone(),
+        );
+        tasks.spawn(
+            "monitor",
+            token.clone().run_until_cancelled_owned(watching).discarded(),
+        );
+    }
+    drop(reports);
+
+    let ended = tokio::select! {
+        () = shutdown => None,
+        name = tasks.any_ended() => Some(name),
+    };
+    let left = tasks.finish(SHUTDOWN_DEADLINE).await;
+    if let Some(name) = ended {
+        bail!("the task {name} ended by itself");
+    }
+    if !left.is_empty() {
+        bail!("did not end within {SHUTDOWN_DEADLINE:?}: {}", left.join(", "));
+    }
+    Ok(())
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, token: tokio_util::sync::CancellationToken) {
+    let served = mesh_runtime::http::serve(listener, router, token).await;
+    if let Err(error) = served.context("the API cannot be served") {
+        tracing::error!(error = format!("{error:#}"), "the API ended");
+    }
+}
+
+/// Drops what a future completes with.
+trait Discarded: Future {
+    fn discarded(self) -> impl Future<Output = ()>;
+}
+
+impl<F: Future> Discarded for F {
+    async fn discarded(self) {
+        self.await;
+    }
+}

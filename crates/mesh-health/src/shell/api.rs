@@ -1,0 +1,175 @@
+//! What others may ask over HTTP. Read only: it holds the latest snapshot and subscribes to events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use mesh_model::{HealthStatus, Snapshot};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::driver::{Numbered, Outlets};
+use super::metrics;
+
+/// The most event streams at a time.
+const MAX_STREAMS: usize = 64;
+
+/// Time between two `tick` events.
+const TICK_EVERY: Duration = Duration::from_secs(5);
+
+/// A loop that has not turned for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// Who does not read this many events is told what was missed.
+const STREAM_BUFFER: usize = 16;
+
+#[derive(Debug, Clone)]
+struct Api {
+    outlets: Outlets,
+    clock: Clock,
+    streams: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+/// The routes. Event streams end on `shutdown`.
+pub fn router(outlets: Outlets, clock: Clock, shutdown: CancellationToken) -> Router {
+    let api = Api {
+        outlets,
+        clock,
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        shutdown,
+    };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/events", get(events))
+        .route("/metrics", get(show_metrics))
+        .route("/healthz", get(healthz))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(api)
+}
+
+async fn status(State(api): State<Api>) -> Response {
+    let snapshot = Arc::clone(&api.outlets.snapshots.borrow());
+    ([(header::CACHE_CONTROL, "no-store")], Json(&*snapshot)).into_response()
+}
+
+async fn show_metrics(State(api): State<Api>) -> Response {
+    let snapshot = Arc::clone(&api.outlets.snapshots.borrow());
+    let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    ([kind], metrics::render(&snapshot, &api.outlets.counters)).into_response()
+}
+
+async fn healthz(State(api): State<Api>) -> Response {
+    let beat = Duration::from_millis(api.outlets.counters.beat_ms.load(Ordering::Relaxed));
+    let still = api.clock.now().elapsed().saturating_sub(beat);
+    let snapshot = Arc::clone(&api.outlets.snapshots.borrow());
+    match unready(&snapshot, still) {
+        None => "ok\n".into_response(),
+        Some(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, &reason),
+    }
+}
+
+/// Why the daemon cannot be relied on, in a sentence.
+fn unready(snapshot: &Snapshot, still: Duration) -> Option<String> {
+    if still > STUCK_AFTER {
+        return Some(format!(
+            "The core has not turned for {:.1} s.",
+            still.as_secs_f64()
+        ));
+    }
+    let unknown = snapshot
+        .brokers
+        .iter()
+        .filter(|b| b.health == HealthStatus::Unknown);
+    let unknown: Vec<&str> = unknown.map(|broker| broker.id.as_str()).collect();
+    (!unknown.is_empty()).then(|| format!("There is no verdict yet on {}.", unknown.join(", ")))
+}
+
+async fn events(State(api): State<Api>) -> Response {
+    let Ok(permit) = Arc::clone(&api.streams).try_acquire_owned() else {
+        let reason = format!("There are {MAX_STREAMS} event streams already.");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &reason);
+    };
+    let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+    tokio::spawn(feed(api, sender, permit));
+    Sse::new(ReceiverStream::new(receiver)).into_response()
+}
+
+type Line = Result<sse::Event, Infallible>;
+
+/// Writes one stream until its reader leaves or the program ends.
+async fn feed(api: Api, sender: mpsc::Sender<Line>, _permit: OwnedSemaphorePermit) {
+    // Subscribed before the state is looked at, so that nothing falls between the two.
+    let mut events = api.outlets.events.subscribe();
+    let snapshot = Arc::clone(&api.outlets.snapshots.borrow());
+    let mut line = Some(named("status", &*snapshot));
+    let mut ticks = interval(TICK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    while let Some(next) = line {
+        let sent = tokio::select! {
+            () = api.shutdown.cancelled() => return,
+            sent = sender.send(Ok(next)) => sent,
+        };
+        if sent.is_err() {
+            return;
+        }
+        line = tokio::select! {
+            () = api.shutdown.cancelled() => None,
+            () = sender.closed() => None,
+            _ = ticks.tick() => Some(named("tick", &json!({ "at": jiff::Timestamp::now() }))),
+            received = events.recv() => match received {
+                Ok(numbered) => Some(line_of(&numbered)),
+                Err(RecvError::Lagged(missed)) => Some(named("missed", &json!({ "missed": missed }))),
+                Err(RecvError::Closed) => None,
+            },
+        };
+    }
+}
+
+fn line_of(numbered: &Numbered) -> sse::Event {
+    named(numbered.event.name.as_str(), &numbered.event).id(numbered.id.to_string())
+}
+
+fn named(name: &str, data: &impl Serialize) -> sse::Event {
+    let data = serde_json::to_string(data).expect("wire types are plain data");
+    sse::Event::default().event(name).data(data)
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let reason = format!("There is nothing at {}.", request.uri().path());
+    problem(StatusCode::NOT_FOUND, &reason)
+}
+
+async fn unknown_method(request: Request) -> Response {
+    let reason = format!("{} cannot be used here.", request.method());
+    problem(StatusCode::METHOD_NOT_ALLOWED, &reason)
+}
+
+/// An RFC 9457 problem document.
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let mut response = (status, Json(body)).into_response();
+    let kind = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

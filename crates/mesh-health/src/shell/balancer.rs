@@ -1,0 +1,303 @@
+//! Makes Nginx run a plan, and watches that it does.
+//!
+//! Guarantees: `upstream.conf` is replaced as a whole or not at all, and only by what `nginx -t` accepted beside
+//! the configuration that is in place; when Nginx does not run the new generation in time, the last good file is
+//! back; only the generation that Nginx answers is believed. All of it happens in a task of its own, one
+//! installation after the other, so the core never waits for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_model::Plan;
+use mesh_render::{RenderError, nginx_conf, parse_read_back, upstream_conf};
+use mesh_runtime::Config;
+use mesh_runtime::atomic_file::{self, WriteError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::nginx::{self, NginxError, first_complaint};
+use super::probe::chain;
+use super::{Reports, report};
+use crate::core::Input;
+use crate::core::rollout::{Found, Outcome};
+
+/// Time between two looks at what Nginx runs.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Time between two looks while a reload is awaited.
+const AWAIT_EVERY: Duration = Duration::from_millis(5);
+
+const FILE_MODE: u32 = 0o644;
+
+const SCRATCH_PREFIX: &str = ".candidate-";
+
+/// Why a plan was not installed.
+#[derive(Debug, thiserror::Error)]
+enum InstallError {
+    #[error("the plan cannot be rendered")]
+    Render(#[from] RenderError),
+    #[error("there is no scratch folder in balancer.dir")]
+    Scratch(#[source] std::io::Error),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Nginx(#[from] NginxError),
+    #[error("Nginx does not run generation {wanted} after {patience:?}: {reason}")]
+    NotConfirmed {
+        wanted: u64,
+        patience: Duration,
+        reason: String,
+    },
+    #[error("writing a file was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
+}
+
+/// The one who talks to Nginx.
+#[derive(Debug)]
+pub struct Balancer {
+    config: Config,
+    reports: Reports,
+    /// The content of `upstream.conf` that Nginx ran last.
+    last_good: Option<String>,
+    /// Failures to read back in a row; a single one may be a hiccup.
+    failures: u32,
+}
+
+impl Balancer {
+    /// A balancer as `config` describes it.
+    pub fn new(config: Config, reports: Reports) -> Self {
+        Self {
+            config,
+            reports,
+            last_good: None,
+            failures: 0,
+        }
+    }
+
+    /// Tells what runs, then installs the plans that arrive, until `shutdown`. An installation that has begun is
+    /// finished.
+    pub async fn run(mut self, mut plans: mpsc::Receiver<Plan>, shutdown: CancellationToken) {
+        self.find().await;
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                plan = plans.recv() => match plan {
+                    Some(plan) => {
+                        let outcome = self.install(&plan).await;
+                        report(&self.reports, Input::Installed(plan.generation, outcome)).await;
+                    }
+                    None => return,
+                },
+                _ = looks.tick() => self.look().await,
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.config.balancer.dir.join(name)
+    }
+
+    fn upstream_path(&self) -> PathBuf {
+        self.path("upstream.conf")
+    }
+
+    /// Removes what a killed predecessor left.
+    fn tidy(&self) {
+        let entries = std::fs::read_dir(&self.config.balancer.dir)
+            .into_iter()
+            .flatten()
+            .flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX)) {
+            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove a scratch folder");
+            }
+        }
+    }
+
+    async fn find(&mut self) {
+        self.tidy();
+        let running = nginx::read_back(self.config.balancer.readback).await.ok();
+        let contents = std::fs::read_to_string(self.upstream_path()).ok();
+        let on_disk = contents.as_deref().and_then(plan_of_file);
+        let rendered = |plan: &Plan| upstream_conf(&self.config, plan).ok();
+        let is_current = on_disk.as_ref().is_some_and(|plan| rendered(plan) == contents);
+        // What runs was read from this file, unless the file was changed since.
+        self.last_good = match &running {
+            Some(plan) if on_disk.as_ref() != Some(plan) => rendered(plan).or(contents),
+            _ => contents,
+        };
+        tracing::info!(
+            generation = running.as_ref().map(|plan| plan.generation),
+            on_disk = on_disk.as_ref().map(|plan| plan.generation),
+            is_current,
+            "looked at what the balancer runs"
+        );
+        let found = Found {
+            running,
+            on_disk,
+            is_current,
+        };
+        report(&self.reports, Input::Found(found)).await;
+    }
+
+    /// Asks Nginx what it runs, and reports it.
+    async fn look(&mut self) {
+        let answer = nginx::read_back(self.config.balancer.readback).await;
+        let answer = match answer {
+            Ok(plan) => {
+                self.failures = 0;
+                Ok(plan)
+            }
+            Err(failure) => {
+                self.failures += 1;
+                if self.failures < 2 && !failure.is_certain {
+                    return;
+                }
+                Err(failure.reason)
+            }
+        };
+        let master = nginx::master(&self.path("nginx.pid")).ok();
+        let old_workers = master.and_then(nginx::old_workers);
+        report(&self.reports, Input::ReadBack { answer, old_workers }).await;
+    }
+
+    async fn install(&mut self, plan: &Plan) -> Outcome {
+        let started = Instant::now();
+        match self.try_install(plan).await {
+            Ok(()) => {
+                let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+                tracing::info!(
+                    generation = plan.generation,
+                    elapsed_ms,
+                    "the balancer runs the plan"
+                );
+                Outcome::Confirmed
+            }
+            // The file is good and nobody runs who could refuse it.
+            Err(InstallError::Nginx(error @ NginxError::NotRunning(_))) => Outcome::Written(chain(&error)),
+            Err(error) => {
+                let mut reason = chain(&error);
+                if let Err(error) = self.restore().await {
+                    reason = format!(
+                        "{reason}; the last good file could not be put back: {}",
+                        chain(&error)
+                    );
+                }
+                Outcome::Rejected(reason)
+            }
+        }
+    }
+
+    async fn try_install(&mut self, plan: &Plan) -> Result<(), InstallError> {
+        let contents = upstream_conf(&self.config, plan)?;
+        self.test_aside(&contents).await?;
+        self.write(contents.clone()).await?;
+        nginx::test(&self.config.balancer.program, &self.path("nginx.conf")).await?;
+        let master = nginx::master(&self.path("nginx.pid"))?;
+        let log_end = std::fs::metadata(self.path("error.log")).map_or(0, |log| log.len());
+        nginx::reload(master)?;
+        self.confirm(plan, log_end).await?;
+        self.last_good = Some(contents);
+        Ok(())
+    }
+
+    /// Tests `contents` in a copy of the configuration folder.
+    async fn test_aside(&self, contents: &str) -> Result<(), InstallError> {
+        // Beside the real one, where the right user may write and nothing else cleans up.
+        let scratch = tempfile::Builder::new()
+            .prefix(SCRATCH_PREFIX)
+            .tempdir_in(&self.config.balancer.dir)
+            .map_err(InstallError::Scratch)?;
+        let mut config = self.config.clone();
+        config.balancer.dir = scratch.path().to_owned();
+        let conf = scratch.path().join("nginx.conf");
+        std::fs::write(&conf, nginx_conf(&config)?).map_err(InstallError::Scratch)?;
+        std::fs::write(scratch.path().join("upstream.conf"), contents).map_err(InstallError::Scratch)?;
+        let tested = nginx::test(&self.config.balancer.program, &conf).await;
+        Ok(tested.map_err(|error| error.instead_of(scratch.path(), &self.config.balancer.dir))?)
+    }
+
+    async fn write(&self, contents: String) -> Result<(), InstallError> {
+        let path = self.upstream_path();
+        let write = move || atomic_file::write(&path, contents.as_bytes(), FILE_MODE);
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(InstallError::Interrupted)??;
+        Ok(())
+    }
+
+    async fn confirm(&self, plan: &Plan, log_end: u64) -> Result<(), InstallError> {
+        let patience = self.config.balancer.reload_timeout;
+        let deadline = Instant::now() + patience;
+        let not_confirmed = |reason| InstallError::NotConfirmed {
+            wanted: plan.generation,
+            patience,
+            reason,
+        };
+        loop {
+            // Old workers answer as well until they stop to accept, so only the right answer counts.
+            let reason = match nginx::read_back(self.config.balancer.readback).await {
+                Ok(running) if running == *plan => return Ok(()),
+                Ok(other) => format!("it answers generation {}", other.generation),
+                Err(failure) => failure.reason,
+            };
+            if Instant::now() >= deadline {
+                return Err(not_confirmed(self.complaint_since(log_end).unwrap_or(reason)));
+            }
+            sleep(AWAIT_EVERY).await;
+        }
+    }
+
+    /// What Nginx has logged as the reason since its log had `log_end` bytes.
+    fn complaint_since(&self, log_end: u64) -> Option<String> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut log = std::fs::File::open(self.path("error.log")).ok()?;
+        log.seek(SeekFrom::Start(log_end)).ok()?;
+        let mut text = Vec::new();
+        log.take(256 * 1024).read_to_end(&mut text).ok()?;
+        first_complaint(&String::from_utf8_lossy(&text))
+    }
+
+    /// Puts the last good file back, and has Nginx read it in case it took a part of the other.
+    async fn restore(&self) -> Result<(), InstallError> {
+        let Some(contents) = self.last_good.clone() else {
+            return Ok(());
+        };
+        let path = self.upstream_path();
+        if std::fs::read(&path).is_ok_and(|now| now == contents.as_bytes()) {
+            return Ok(());
+        }
+        self.write(contents).await?;
+        match nginx::master(&self.path("nginx.pid")) {
+            Ok(master) => Ok(nginx::reload(master)?),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The plan whose read-back an `upstream.conf` holds.
+fn plan_of_file(contents: &str) -> Option<Plan> {
+    let line = contents
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("return \""))?;
+    let (answer, _) = line.split_once("\\n")?;
+    parse_read_back(answer).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_is_found_in_a_rendered_file() {
+        let text = "server {\n    listen 127.0.0.1:1;\n    return \"gen=4 primary=b standbys=a,c\\n\";\n}\n";
+        let plan = plan_of_file(text).unwrap();
+        assert_eq!(
+            (plan.generation, plan.primary.as_str(), plan.standbys.len()),
+            (4, "b", 2)
+        );
+        assert_eq!(plan_of_file("upstream mqtt {}"), None);
+    }
+}
