@@ -69,7 +69,8 @@ fn own(name: &str) -> Result<PathBuf, LabError> {
     })
 }
 
-fn system(name: &str, remedy: &str) -> Result<PathBuf, LabError> {
+/// A program of the operating system's packages.
+pub(crate) fn system(name: &str, remedy: &str) -> Result<PathBuf, LabError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(SYSTEM_FOLDERS.map(PathBuf::from));

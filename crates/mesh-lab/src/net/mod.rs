@@ -1,6 +1,10 @@
 //! Where the processes of a lab live: all on 127.0.0.1, or each broker in a network namespace of its own.
 
+#[cfg(target_os = "linux")]
+mod forward;
 mod loopback;
+#[cfg(target_os = "linux")]
+mod namespace;
 #[cfg(target_os = "linux")]
 mod namespaces;
 
@@ -48,7 +52,7 @@ pub(crate) struct Addresses {
 pub(crate) enum Network {
     Loopback,
     #[cfg(target_os = "linux")]
-    Namespaces(namespaces::Namespaces),
+    Namespaces(Box<namespaces::Namespaces>),
 }
 
 impl Network {
@@ -60,7 +64,7 @@ impl Network {
             Net::Namespaces => {
                 let network = namespaces::Namespaces::new(ports)?;
                 let addresses = network.addresses().clone();
-                Ok((Self::Namespaces(network), addresses))
+                Ok((Self::Namespaces(Box::new(network)), addresses))
             }
             #[cfg(not(target_os = "linux"))]
             Net::Namespaces => Err(LabError::Net(

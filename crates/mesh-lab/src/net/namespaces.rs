@@ -1,37 +1,233 @@
-//! Each broker in a network namespace of its own. Not built yet.
+//! Each broker in a network namespace of its own, with the address it has in a real deployment.
+//!
+//! A `switch` namespace holds a bridge, to which a cable leads from each node and from the host, where Nginx and
+//! mesh-health live. There is no default route anywhere, and no cable to the network of this machine: what
+//! happens inside stays inside. A node is cut off by dropping frames in the switch, so nobody is told.
 
-use std::convert::Infallible;
+use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
+use super::forward::Forwarders;
+use super::namespace::Namespace;
 use super::{Addresses, Place};
 use crate::error::LabError;
 use crate::layout::Ports;
+use crate::programs;
 
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
+/// The source of Nginx's connections, so that they can be told from those of mesh-health.
+const NGINX: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 2);
+/// The last byte of the first broker's address.
+const FIRST_NODE: u8 = 10;
+const MQTT: u16 = 1883;
+
+/// The cables that are cut.
+#[derive(Debug, Default, Clone)]
+struct Cuts {
+    /// Nodes cut off from everyone.
+    nodes: BTreeSet<usize>,
+    /// Pairs of nodes cut off from each other, the smaller first.
+    pairs: BTreeSet<(usize, usize)>,
+}
+
+/// The namespaces of a lab and what leads into them from 127.0.0.1.
 #[derive(Debug)]
-pub(crate) struct Namespaces(Infallible);
+pub(crate) struct Namespaces {
+    host: Arc<Namespace>,
+    nodes: Vec<Namespace>,
+    switch: Namespace,
+    addresses: Addresses,
+    cuts: Mutex<Cuts>,
+    _forwarders: Forwarders,
+}
 
 impl Namespaces {
-    pub(crate) fn new(_ports: &Ports) -> Result<Self, LabError> {
-        Err(LabError::Net(
-            "the lab in network namespaces is not built yet".to_owned(),
-        ))
+    /// Makes the network, with a way in for each of `ports`.
+    pub(crate) fn new(ports: &Ports) -> Result<Self, LabError> {
+        if !rustix::process::geteuid().is_root() {
+            let why = "network namespaces need root; run the lab with sudo, or without --netns";
+            return Err(LabError::Net(why.to_owned()));
+        }
+        programs::system("ip", "install it: `apt install iproute2`")?;
+        programs::system("nft", "install it: `apt install nftables`")?;
+        let failed = || LabError::io("make the network namespaces");
+        let addresses = addresses(ports);
+        let new = |name: String| Namespace::new(&name).map_err(failed());
+        let switch = new("switch".to_owned())?;
+        let host = new("host".to_owned())?;
+        let nodes = (0..addresses.brokers.len()).map(|node| new(port(node)));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+
+        let cables = cables(&host, &nodes);
+        switch
+            .command("ip", &["-batch", "-"], &cables)
+            .map_err(failed())?;
+        switch
+            .command("nft", &["-f", "-"], &filter(&Cuts::default()))
+            .map_err(failed())?;
+        plug_in(&host, &[HOST, NGINX]).map_err(failed())?;
+        for (node, namespace) in nodes.iter().enumerate() {
+            plug_in(namespace, &[node_address(node)]).map_err(failed())?;
+        }
+        let host = Arc::new(host);
+        let forwarders = Forwarders::start(&host, &ways_in(ports, &addresses))?;
+        Ok(Self {
+            host,
+            nodes,
+            switch,
+            addresses,
+            cuts: Mutex::new(Cuts::default()),
+            _forwarders: forwarders,
+        })
     }
+
+    /// The addresses inside.
     pub(crate) fn addresses(&self) -> &Addresses {
-        match self.0 {}
+        &self.addresses
     }
-    pub(crate) fn at<T>(&self, _place: Place, _job: impl FnOnce() -> T) -> io::Result<T> {
-        match self.0 {}
+
+    /// Does `job` at `place`.
+    pub(crate) fn at<T: Send + 'static>(
+        &self,
+        place: Place,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.namespace(place).run(job)
     }
-    pub(crate) async fn connect(&self, _place: Place, _address: SocketAddr) -> io::Result<TcpStream> {
-        match self.0 {}
+
+    /// Connects as a program at `place` would.
+    pub(crate) async fn connect(&self, place: Place, address: SocketAddr) -> io::Result<TcpStream> {
+        connect(self.namespace(place), address).await
     }
-    pub(crate) fn cut(&self, _node: usize, _from: Option<usize>) -> Result<(), LabError> {
-        match self.0 {}
+
+    /// Cuts a node off from everyone or from one other node.
+    pub(crate) fn cut(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
+        self.change(|cuts| match from {
+            None => drop(cuts.nodes.insert(node)),
+            Some(from) => drop(cuts.pairs.insert(pair(node, from))),
+        })
     }
-    pub(crate) fn heal(&self, _node: usize, _from: Option<usize>) -> Result<(), LabError> {
-        match self.0 {}
+
+    /// Undoes a cut; without `from` every one that concerns the node.
+    pub(crate) fn heal(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
+        self.change(|cuts| match from {
+            None => {
+                cuts.nodes.remove(&node);
+                cuts.pairs.retain(|pair| pair.0 != node && pair.1 != node);
+            }
+            Some(from) => drop(cuts.pairs.remove(&pair(node, from))),
+        })
     }
+
+    fn change(&self, change: impl FnOnce(&mut Cuts)) -> Result<(), LabError> {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = cuts.clone();
+        change(&mut changed);
+        let applied = self.switch.command("nft", &["-f", "-"], &filter(&changed));
+        applied.map_err(LabError::io("change what the switch drops"))?;
+        *cuts = changed;
+        Ok(())
+    }
+
+    fn namespace(&self, place: Place) -> &Namespace {
+        match place {
+            Place::Host => &self.host,
+            Place::Node(node) => &self.nodes[node],
+        }
+    }
+}
+
+/// Connects to `address` from inside `namespace`.
+pub(super) async fn connect(namespace: &Namespace, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = namespace.run(TcpSocket::new_v4)??;
+    socket.connect(address).await
+}
+
+fn addresses(ports: &Ports) -> Addresses {
+    let nodes = 0..ports.brokers.len();
+    Addresses {
+        brokers: nodes.map(|node| (node_address(node), MQTT).into()).collect(),
+        balancer: (Ipv4Addr::UNSPECIFIED, MQTT).into(),
+        // The same as outside, so that `mesh.toml` is true for whoever reads it there.
+        readback: (Ipv4Addr::LOCALHOST, ports.readback).into(),
+        health: (Ipv4Addr::LOCALHOST, ports.health).into(),
+        proxy_bind: Some(NGINX.into()),
+    }
+}
+
+/// Which port of 127.0.0.1 leads where.
+fn ways_in(ports: &Ports, inside: &Addresses) -> Vec<(u16, SocketAddr)> {
+    let mut ways = vec![
+        (ports.balancer, (HOST, MQTT).into()),
+        (ports.readback, inside.readback),
+        (ports.health, inside.health),
+    ];
+    ways.extend(ports.brokers.iter().copied().zip(inside.brokers.iter().copied()));
+    ways
+}
+
+fn node_address(node: usize) -> Ipv4Addr {
+    let [a, b, c, _] = HOST.octets();
+    // A lab has at most 40 brokers.
+    let last = u8::try_from(node).map_or(u8::MAX, |node| node.saturating_add(FIRST_NODE));
+    Ipv4Addr::new(a, b, c, last)
+}
+
+/// The switch's end of the cable to a node.
+fn port(node: usize) -> String {
+    format!("node{node}")
+}
+
+fn pair(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
+}
+
+/// Commands for `ip` in the switch: the bridge and a cable to everyone.
+fn cables(host: &Namespace, nodes: &[Namespace]) -> String {
+    let mut text = "link add mesh type bridge\nlink set mesh up\n".to_owned();
+    let nodes = nodes
+        .iter()
+        .enumerate()
+        .map(|(node, namespace)| (port(node), namespace));
+    for (port, namespace) in nodes.chain([("host".to_owned(), host)]) {
+        let path = namespace.path();
+        // Writing to a String cannot fail.
+        write!(
+            text,
+            "link add {port} type veth peer name eth0 netns {path}\nlink set {port} master mesh up\n"
+        )
+        .ok();
+    }
+    text
+}
+
+fn plug_in(namespace: &Namespace, addresses: &[Ipv4Addr]) -> io::Result<()> {
+    let mut commands = String::new();
+    for address in addresses {
+        commands += &format!("addr add {address}/24 dev eth0\n");
+    }
+    commands += "link set eth0 up\n";
+    namespace.command("ip", &["-batch", "-"], &commands)
+}
+
+/// Commands for `nft` in the switch that replace in one step what it drops.
+fn filter(cuts: &Cuts) -> String {
+    let mut rules = String::new();
+    for node in &cuts.nodes {
+        let port = port(*node);
+        rules += &format!("iifname {port} drop\noifname {port} drop\n");
+    }
+    for (one, other) in &cuts.pairs {
+        let (one, other) = (port(*one), port(*other));
+        rules += &format!("iifname {one} oifname {other} drop\niifname {other} oifname {one} drop\n");
+    }
+    format!(
+        "table bridge lab\ndelete table bridge lab\n\
+         table bridge lab {{\nchain forward {{\ntype filter hook forward priority 0\n{rules}}}\n}}\n"
+    )
 }
