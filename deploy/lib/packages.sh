@@ -45,6 +45,8 @@ install() {
   fi
 }
 
+apt_is_current=''
+
 # Debian starts a service as soon as its package is installed: Mosquitto on port 1883, Nginx on port 80. Nobody
 # asked for those, so for this one installation policy-rc.d says no. Services that exist already are not touched.
 install_by_apt() {
@@ -58,9 +60,10 @@ install_by_apt() {
   fi
   local result=0
   {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update &&
+    { [ -n "$apt_is_current" ] || as_root env DEBIAN_FRONTEND=noninteractive apt-get update; } &&
       as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
   } >"$log" 2>&1 || result=$?
+  apt_is_current=yes
   [ -z "$made" ] || as_root rm -f "$policy"
   if [ "$result" -ne 0 ]; then
     tail -n 20 "$log" >&2
