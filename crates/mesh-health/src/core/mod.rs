@@ -138,7 +138,7 @@ pub struct Core {
     failover: Option<Failover>,
     /// Nobody can take over, and that was said.
     blocked: bool,
-    /// The primary died and nobody took over, so Nginx may be avoiding it.
+    /// The primary died and nobody has taken over yet, so Nginx may be avoiding it.
     avoided: bool,
     commands: VecDeque<Command>,
 }
@@ -313,7 +313,7 @@ impl Core {
         let primary = self.rollout.wanted().primary.clone();
         match elect(self.rollout.wanted(), &candidates) {
             Verdict::Keep => self.keep(&primary),
-            Verdict::Wait => {}
+            Verdict::Wait => self.avoided |= candidates[&primary].status == HealthStatus::Dead,
             Verdict::Promote(next) => self.promote(next, &candidates, now),
             Verdict::Blocked => self.block(&primary),
         }
