@@ -4,7 +4,8 @@
 //! the process groups to keep from a pipe, `+PGID` and `-PGID`, and whoever holds the other end of that pipe is
 //! only this process. When the pipe ends, because the lab has stopped or because the process is gone in
 //! whatever way, the keeper ends the groups that are left: hung ones are woken, all are asked to end, and what
-//! does not within five seconds is killed. It is plain `sh`, because nothing else is there on every Unix.
+//! does not within five seconds is killed. It asks again and again: a broker that is just starting forgets that
+//! it was asked. It is plain `sh`, because nothing else is there on every Unix.
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -25,10 +26,13 @@ while read -r line; do
 done
 each() { for group in $groups; do kill "$1" "-$group"; done 2>/dev/null; }
 any() { for group in $groups; do kill -0 "-$group" && return 0; done 2>/dev/null; return 1; }
-each -TERM
-each -CONT
 tries=0
-while any && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+while any && [ "$tries" -lt 50 ]; do
+    each -TERM
+    each -CONT
+    sleep 0.1
+    tries=$((tries + 1))
+done
 each -KILL
 "#;
 

@@ -16,71 +16,13 @@ use crate::control;
 use crate::error::LabError;
 use crate::faults::Fault;
 use crate::layout::Ports;
-use crate::net::{Addresses, Net, Network, Place};
+use crate::net::{Addresses, Network, Place};
+use crate::options::{LabOptions, MAX_BROKERS, Progress};
 use crate::ports::{self, PortBlock};
 use crate::processes::{Processes, STOP_DEADLINE};
 use crate::programs;
-use crate::ready;
 use crate::setup;
 use crate::state::State;
-
-/// The most brokers of a lab: with more, 64 bits have no room for weights by which Nginx takes standbys in order.
-pub const MAX_BROKERS: usize = 40;
-
-/// Makes the `mosquitto.conf` of a broker.
-pub type BrokerConf = Arc<dyn Fn(&Config, &Secrets, &BrokerId) -> String + Send + Sync>;
-
-/// Gets a line for each step of the start, and for each process that dies or is started again.
-pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
-
-/// What a lab shall be. The default is five brokers with everything, on free ports, in a temporary folder.
-#[derive(Clone)]
-pub struct LabOptions {
-    /// The state folder; if `None` a temporary one, removed by [`Lab::stop`] and else kept and named.
-    pub state: Option<PathBuf>,
-    /// Whether the folder of an earlier lab is emptied first.
-    pub fresh: bool,
-    /// How many brokers, 1 to [`MAX_BROKERS`].
-    pub brokers: usize,
-    /// The balancer's port, from which all others follow; if `None` a block of ports that no other lab has.
-    pub base_port: Option<u16>,
-    /// On loopback or in namespaces.
-    pub net: Net,
-    /// Whether Nginx runs.
-    pub balancer: bool,
-    /// Whether mesh-health runs.
-    pub health: bool,
-    /// TOML that is laid over the `mesh.toml` of the lab.
-    pub settings: String,
-    /// Makes the brokers' configuration instead of `mesh_render`; the plugin need not exist then.
-    pub broker_conf: Option<BrokerConf>,
-    /// Topic prefix of the messages that prove at the start that each broker reaches each other. Without one,
-    /// the start does not wait for links; a mesh without the plugin needs that, since one message is a storm.
-    pub ready_topic: Option<String>,
-    /// How long the start may take.
-    pub start_deadline: Duration,
-    /// Told of what happens.
-    pub progress: Option<Progress>,
-}
-
-impl Default for LabOptions {
-    fn default() -> Self {
-        Self {
-            state: None,
-            fresh: false,
-            brokers: 5,
-            base_port: None,
-            net: Net::Loopback,
-            balancer: true,
-            health: true,
-            settings: String::new(),
-            broker_conf: None,
-            ready_topic: Some(ready::default_topic()),
-            start_deadline: Duration::from_secs(60),
-            progress: None,
-        }
-    }
-}
 
 /// A running lab. Dropping it kills everything at once; [`Lab::stop`] ends it in order.
 pub struct Lab {

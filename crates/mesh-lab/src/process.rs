@@ -23,8 +23,9 @@ use tokio::sync::{mpsc, watch};
 use crate::keeper::Keeper;
 use crate::net::{Network, Place};
 
-/// How long what a dead process leaves in its group may take to vanish.
-const GROUP_DEADLINE: Duration = Duration::from_millis(250);
+/// How long what a dead process leaves in its group may take to vanish. It has been killed; where the first
+/// process of the machine is slow to reap it, it is there in name only.
+const GROUP_DEADLINE: Duration = Duration::from_millis(50);
 
 /// What to run and where.
 #[derive(Debug, Clone)]

@@ -1,32 +1,25 @@
 //! All processes of a lab by name, and who may start one when.
 
+mod stop;
+mod supervise;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mesh_model::Broker;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use crate::error::{LabError, in_full};
+use crate::error::LabError;
 use crate::keeper::Keeper;
-use crate::lab::{Progress, Shared};
 use crate::net::{Network, Place};
+use crate::options::Progress;
 use crate::process::{Exit, Process, Spec};
-use crate::wait::poll_until;
 
-/// How long an orderly stop may take: a broker may have to save a large state.
-pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(20);
-
-/// How long killed processes may take to vanish.
-const KILL_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A daemon that lived shorter than this is started again only after [`PAUSE`].
-const SHORT_LIFE: Duration = Duration::from_secs(1);
-
-/// With the start itself, this stays below the 500 ms within which a daemon is there again.
-const PAUSE: Duration = Duration::from_millis(400);
+pub(crate) use stop::STOP_DEADLINE;
+pub(crate) use supervise::supervise;
 
 /// Time between two looks at whether brokers listen: less than a broker needs from there to its bridges.
 const LISTEN_STEP: Duration = Duration::from_micros(100);
@@ -219,152 +212,6 @@ impl Processes {
             log: entry.spec.log.clone(),
             tail: tail(&entry.spec.log),
         })
-    }
-
-    /// From now on daemons that die are started again.
-    pub(crate) fn supervise_from_now_on(&self) {
-        let died: Vec<String> = {
-            let mut table = self.table();
-            table.supervised = true;
-            let ended = |entry: &&Entry| {
-                let process = entry.process.as_ref();
-                entry.spec.supervised && process.is_some_and(|process| process.has_ended())
-            };
-            table
-                .entries
-                .values()
-                .filter(ended)
-                .map(|entry| entry.spec.name.clone())
-                .collect()
-        };
-        for name in died {
-            self.start_again(&name, None);
-        }
-    }
-
-    /// Starts `name` again, unless that is somebody else's business by now.
-    fn start_again(&self, name: &str, dead: Option<Pid>) {
-        let mut table = self.table();
-        if table.stopping {
-            return;
-        }
-        let is_due = table.entries.get(name).is_some_and(|entry| {
-            let pid = entry.process.as_ref().map(|process| process.pid());
-            !entry.held && (dead.is_none() || dead == pid)
-        });
-        if is_due {
-            match self.start_in(&mut table, name) {
-                Ok(()) => (self.progress)(&format!("{name} was started again")),
-                Err(error) => (self.progress)(&in_full(&error)),
-            }
-        }
-    }
-
-    /// What is to be done about an exit: `None` if nothing, else after how long the process is started again.
-    fn judge(&self, exit: &Exit) -> Option<Duration> {
-        let table = self.table();
-        let entry = table.entries.get(&exit.name)?;
-        let current = entry
-            .process
-            .as_ref()
-            .is_some_and(|process| process.pid() == exit.pid);
-        if table.stopping || !table.supervised || entry.held || !current {
-            return None;
-        }
-        (self.progress)(&format!("{} ended ({})", exit.name, exit.status));
-        let pause = if exit.lived < SHORT_LIFE {
-            PAUSE
-        } else {
-            Duration::ZERO
-        };
-        entry.spec.supervised.then_some(pause)
-    }
-
-    /// Ends everything in order, the last started first; what does not end in time is killed.
-    pub(crate) async fn stop(&self, deadline: Duration) -> Result<(), LabError> {
-        let end = Instant::now() + deadline;
-        let mut daemons = Vec::new();
-        let mut brokers = Vec::new();
-        {
-            let mut table = self.table();
-            table.stopping = true;
-            for name in table.order.iter().rev() {
-                let entry = &table.entries[name];
-                let Some(process) = entry.process.clone() else {
-                    continue;
-                };
-                let list = if entry.spec.supervised {
-                    &mut daemons
-                } else {
-                    &mut brokers
-                };
-                list.push((name.clone(), process));
-            }
-        }
-        let mut result = Ok(());
-        for group in daemons.into_iter().map(|one| vec![one]).chain([brokers]) {
-            for (_, process) in &group {
-                // A hung process gets the first signal when the second wakes it.
-                process.signal(Signal::TERM);
-                process.signal(Signal::CONT);
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            let ended = poll_until("the end of every process", left, || async {
-                let alive = group.iter().filter(|(_, process)| !process.has_ended());
-                let alive: Vec<&str> = alive.map(|(name, _)| name.as_str()).collect();
-                if alive.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("{} still run", alive.join(", ")))
-                }
-            });
-            if let Err(late) = ended.await {
-                result = Err(late.into());
-                for (_, process) in &group {
-                    process.kill_now(Instant::now() + KILL_DEADLINE);
-                }
-            }
-        }
-        self.keeper.dismiss();
-        result
-    }
-
-    /// Kills everything at once, without an executor. Does nothing after [`Self::stop`].
-    pub(crate) fn kill_all(&self) {
-        let processes: Vec<Arc<Process>> = {
-            let mut table = self.table();
-            table.stopping = true;
-            table
-                .entries
-                .values()
-                .filter_map(|entry| entry.process.clone())
-                .collect()
-        };
-        for process in &processes {
-            process.signal(Signal::KILL);
-        }
-        let deadline = Instant::now() + KILL_DEADLINE;
-        for process in &processes {
-            process.kill_now(deadline);
-        }
-        self.keeper.dismiss();
-    }
-}
-
-/// Starts daemons again that die, for as long as the lab is there.
-pub(crate) async fn supervise(lab: Weak<Shared>, mut exits: mpsc::UnboundedReceiver<Exit>) {
-    while let Some(exit) = exits.recv().await {
-        let Some(shared) = lab.upgrade() else { return };
-        let Some(pause) = shared.processes.judge(&exit) else {
-            continue;
-        };
-        let lab = lab.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            if let Some(shared) = lab.upgrade() {
-                shared.processes.start_again(&exit.name, Some(exit.pid));
-            }
-        });
     }
 }
 

@@ -10,9 +10,9 @@ use mesh_runtime::{Config, atomic_file};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::error::LabError;
-use crate::lab::LabOptions;
 use crate::layout::{Contents, mesh_toml};
 use crate::net::{Addresses, Place};
+use crate::options::LabOptions;
 use crate::process::Spec;
 use crate::programs::Programs;
 use crate::state::State;

@@ -9,10 +9,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::LabError;
 
 const LOCK: &str = "lab.lock";
+
+/// Somebody who only looks whether a lab runs, and a child that is just being started, hold the lock for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The shortest limit for the path of a Unix socket (macOS: 104 bytes with the closing zero).
 const SOCKET_PATH_MAX: usize = 103;
@@ -115,7 +119,13 @@ fn take_lock(root: &Path) -> Result<File, LabError> {
     // Not for reading only: some file systems lock writable files alone.
     let file = OpenOptions::new().create(true).append(true).open(&path);
     let file = file.map_err(LabError::io(format!("make {}", path.display())))?;
-    match file.try_lock() {
+    let patience = Instant::now() + LOCK_PATIENCE;
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(5));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LabError::Running {
             state: root.to_owned(),

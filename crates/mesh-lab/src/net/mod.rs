@@ -74,6 +74,10 @@ impl Network {
     }
 
     /// Starts `command` at `place`.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "there is one place")
+    )]
     pub(crate) fn spawn(&self, place: Place, mut command: Command) -> io::Result<Child> {
         match self {
             Self::Loopback => command.spawn(),
@@ -83,6 +87,10 @@ impl Network {
     }
 
     /// Whether somebody at `place` listens on `address`, which belongs to that place.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "there is one place")
+    )]
     pub(crate) fn listens(&self, place: Place, address: SocketAddr) -> bool {
         let connect = move || std::net::TcpStream::connect(address).is_ok();
         match self {
@@ -93,6 +101,10 @@ impl Network {
     }
 
     /// Connects to `address` as a program at `place` would.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "there is one place")
+    )]
     pub(crate) async fn connect(&self, place: Place, address: SocketAddr) -> io::Result<TcpStream> {
         match self {
             Self::Loopback => TcpStream::connect(address).await,
