@@ -1,0 +1,46 @@
+//! What the plugin is for: without it a full mesh of bridges is a storm, with it one publish is five deliveries.
+
+mod support;
+
+use mesh_lab::LabOptions;
+use mesh_runtime::mqtt::mqttbytes::QoS;
+use support::client::{Client, Who};
+use support::{
+    PATIENCE, all, at, brokers, changed, expect_once, listen, start, wait_for_log, without_mesh_plugin,
+};
+
+#[tokio::test]
+async fn one_publish_is_a_storm_without_the_plugin_and_five_deliveries_with_it() {
+    let storm = start(LabOptions {
+        broker_conf: changed(|_, conf| without_mesh_plugin(&conf)),
+        // One message to see whether links are ready would be the storm.
+        ready_topic: None,
+        ..brokers(5)
+    })
+    .await;
+    for n in all(&storm) {
+        wait_for_log(&storm, n, &["New client connected", " as mesh.link."], 4).await;
+    }
+    let mut subscriber = mesh_lab::load::Subscriber::start(at(&storm, 2), "victim", "storm", QoS::AtMostOnce)
+        .await
+        .unwrap();
+    let mut publisher = Client::open(at(&storm, 1), &Who::anonymous()).await;
+    publisher.publish("storm", 0, false, "one").await;
+    let many = subscriber.wait_for(1001, PATIENCE).await;
+    let deliveries = subscriber.count();
+    // At once, before it takes the machine away from the tests beside.
+    drop(storm);
+    assert!(
+        many,
+        "without the plugin one publish became {deliveries} deliveries only; what does it prevent?"
+    );
+
+    let lab = start(brokers(5)).await;
+    let inboxes = listen(&lab, &Who::anonymous(), "#").await;
+    let mut publisher = Client::open(at(&lab, 1), &Who::anonymous()).await;
+    publisher.publish("storm", 0, false, "one").await;
+    expect_once("with the plugin", &inboxes, &["storm".to_owned()]).await;
+    let deliveries: usize = inboxes.iter().map(support::inbox::Inbox::count).sum();
+    assert_eq!(deliveries, 5, "one publish, five subscribers on five brokers");
+    lab.stop().await.unwrap();
+}

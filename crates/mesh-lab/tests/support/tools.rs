@@ -1,0 +1,130 @@
+//! Mosquitto's own clients and tools: another implementation than ours.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A file with a payload, for `mosquitto_pub -f`.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// `-n`: none at all.
+    Nothing,
+    /// `-f`: the content of a file.
+    File(&'a Path),
+}
+
+/// Publishes one message with `mosquitto_pub` and waits until it is done.
+pub async fn mosquitto_pub(
+    address: SocketAddr,
+    version: &str,
+    topic: &str,
+    qos: u8,
+    retain: bool,
+    payload: Payload<'_>,
+) {
+    let mut command = tokio::process::Command::new("mosquitto_pub");
+    command.args([
+        "-h",
+        &address.ip().to_string(),
+        "-p",
+        &address.port().to_string(),
+        "-V",
+        version,
+    ]);
+    command.args(["-t", topic, "-q", &qos.to_string()]);
+    if retain {
+        command.arg("-r");
+    }
+    match payload {
+        Payload::Nothing => command.arg("-n"),
+        Payload::File(path) => command.arg("-f").arg(path),
+    };
+    let output = command
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("mosquitto_pub is installed");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "mosquitto_pub -V {version} -t {topic} -q {qos}: {} {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A `mosquitto_sub` with a will; killed when dropped.
+pub struct Mortal(Child);
+
+impl Mortal {
+    /// Starts it; the broker knows of the will once it has logged the client id.
+    pub fn start(
+        address: SocketAddr,
+        version: &str,
+        client_id: &str,
+        will: &str,
+        qos: u8,
+        retain: bool,
+    ) -> Self {
+        let mut command = Command::new("mosquitto_sub");
+        command.args([
+            "-h",
+            &address.ip().to_string(),
+            "-p",
+            &address.port().to_string(),
+            "-V",
+            version,
+        ]);
+        command.args(["-i", client_id, "-t", "nothing/comes/here"]);
+        command.args([
+            "--will-topic",
+            will,
+            "--will-payload",
+            "gone",
+            "--will-qos",
+            &qos.to_string(),
+        ]);
+        if retain {
+            command.arg("--will-retain");
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self(child.expect("mosquitto_sub is installed"))
+    }
+
+    /// SIGKILL: the socket closes without a goodbye.
+    pub fn die(mut self) {
+        self.0.kill().expect("it still runs");
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Runs a tool that must succeed.
+pub fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is installed: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {} {said}",
+        output.status
+    );
+}
+
+/// A `password_file` with these users, made by Mosquitto's own tool.
+pub fn password_file(path: &Path, users: &[(&str, &str)]) {
+    std::fs::write(path, "").expect("the folder can be written");
+    for (name, password) in users {
+        run(
+            "mosquitto_passwd",
+            &["-b", &path.to_string_lossy(), name, password],
+        );
+    }
+}
