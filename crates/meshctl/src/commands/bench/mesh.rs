@@ -31,9 +31,9 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    rounds: 7,
+    rounds: 5,
     messages: 40_000,
-    latency_messages: 4000,
+    latency_messages: 1500,
     kills: 20,
     sizes: &SIZES,
 };
@@ -52,8 +52,8 @@ const LATENCY_RATE: f64 = 1000.0;
 pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     let effort = if args.quick { QUICK } else { FULL };
     let mut report = Report::default();
-    let kinds = [Kind::Mesh, Kind::Star, Kind::Single];
-    say("starting a mesh and a star of five brokers, and a single one");
+    let kinds = [Kind::Mesh, Kind::Star, Kind::Single, Kind::Fan, Kind::StockFan];
+    say("starting a mesh, a star and two fans of five brokers, and a single one");
     let mut labs = Vec::new();
     for kind in kinds {
         labs.push((kind, networks::start(kind, 5).await?));

@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mesh_lab::{Lab, LabOptions};
+use mesh_lab::load::{Pace, Publication, Publisher, Subscriber};
+use mesh_lab::{Lab, LabOptions, wait_until};
 use mesh_model::BrokerId;
 use mesh_runtime::Config;
+use mesh_runtime::mqtt::mqttbytes::QoS;
 
 /// Settings for measuring: bounds that the load does not reach.
 const SETTINGS: &str = "[mosquitto]\nmax_queued_messages = 1000000\nautosave_interval = \"24h\"\n";
@@ -20,6 +23,10 @@ pub enum Kind {
     Star,
     /// One stock broker.
     Single,
+    /// The mesh's brokers with the links from the first one only, which cannot loop.
+    Fan,
+    /// The same without the plugin.
+    StockFan,
 }
 
 impl fmt::Display for Kind {
@@ -28,19 +35,29 @@ impl fmt::Display for Kind {
             Self::Mesh => "mesh",
             Self::Star => "star",
             Self::Single => "single",
+            Self::Fan => "fan",
+            Self::StockFan => "stock fan",
         })
     }
 }
 
 /// Starts a network of `kind`, without Nginx and mesh-health. A single broker is one whatever `brokers` says.
 pub async fn start(kind: Kind, brokers: usize) -> anyhow::Result<Lab> {
+    let lab = Lab::start(options(kind, brokers)).await?;
+    if matches!(kind, Kind::Fan | Kind::StockFan) {
+        wait_for_fan(&lab).await?;
+    }
+    Ok(lab)
+}
+
+fn options(kind: Kind, brokers: usize) -> LabOptions {
     let options = LabOptions {
         balancer: false,
         health: false,
         settings: SETTINGS.to_owned(),
         ..LabOptions::default()
     };
-    let options = match kind {
+    match kind {
         Kind::Mesh => LabOptions { brokers, ..options },
         Kind::Star => LabOptions {
             brokers,
@@ -54,8 +71,72 @@ pub async fn start(kind: Kind, brokers: usize) -> anyhow::Result<Lab> {
             broker_conf: Some(Arc::new(|config, _, id| stock(config, id))),
             ..options
         },
+        Kind::Fan | Kind::StockFan => LabOptions {
+            brokers,
+            // Most pairs have no link, so there is nothing to wait for; see `wait_for_fan`.
+            ready_topic: None,
+            broker_conf: Some(Arc::new(move |config, secrets, id| {
+                let text = mesh_render::broker_conf(config, secrets, id);
+                fan(
+                    &text.expect("what the lab renders can be rendered"),
+                    config,
+                    kind == Kind::Fan,
+                )
+            })),
+            ..options
+        },
+    }
+}
+
+/// The broker's own configuration, less the links from all but the first broker and, unless `plugin`, the plugin.
+fn fan(text: &str, config: &Config, plugin: bool) -> String {
+    let wanted = format!("connection mesh-{}", config.topology.brokers()[0].id);
+    let mut keep = true;
+    let mut kept = String::new();
+    for line in text.lines() {
+        if line.starts_with("connection ") {
+            keep = line == wanted;
+        }
+        if keep && (plugin || !line.starts_with("plugin")) {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// Waits until a message from the first broker reaches every other one.
+async fn wait_for_fan(lab: &Lab) -> anyhow::Result<()> {
+    let ids: Vec<&BrokerId> = lab.config().topology.ids().collect();
+    let mut subscribers = Vec::new();
+    for id in &ids {
+        subscribers
+            .push(Subscriber::start(lab.broker(id), "bench-ready", "bench/ready", QoS::AtMostOnce).await?);
+    }
+    let ready = Publication {
+        topic: "bench/ready".to_owned(),
+        qos: QoS::AtMostOnce,
+        payload: 0,
+        messages: 1,
+        pace: Pace::Window(1),
     };
-    Ok(Lab::start(options).await?)
+    wait_until(
+        "messages from the first broker to all others",
+        Duration::from_secs(30),
+        async || {
+            let published = match Publisher::connect(lab.broker(ids[0]), "bench-pub").await {
+                Ok(mut publisher) => publisher.run(&ready).await,
+                Err(error) => Err(error),
+            };
+            published.map_err(|error| error.to_string())?;
+            match subscribers.iter().position(|subscriber| subscriber.count() == 0) {
+                None => Ok(()),
+                Some(place) => Err(format!("nothing at {}", ids[place])),
+            }
+        },
+    )
+    .await?;
+    Ok(())
 }
 
 /// A stock broker with the limits of the mesh's.

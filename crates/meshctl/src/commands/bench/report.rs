@@ -33,10 +33,32 @@ pub struct SpeedRow {
     pub load: Load,
     /// The networks, the mesh first.
     pub networks: Vec<NetworkSpeed>,
-    /// Throughput of the mesh over that of the star.
-    pub throughput_to_star: f64,
-    /// CPU for a delivery in the mesh over that in the star, which has no plugin.
-    pub cpu_to_star: Option<f64>,
+    /// The mesh over the star, which has no plugin and fewer links.
+    pub mesh_to_star: Ratio,
+    /// The fan over the stock fan: the cost of the plugin alone.
+    pub fan_to_stock_fan: Ratio,
+}
+
+/// One network over another.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Ratio {
+    /// Of messages a second.
+    pub throughput: f64,
+    /// Of CPU for a delivery.
+    pub cpu: Option<f64>,
+}
+
+impl Ratio {
+    /// Medians of the ratios of each round.
+    fn new(bursts: &[Burst], peers: &[Burst]) -> Self {
+        let pairs = || bursts.iter().zip(peers);
+        Self {
+            throughput: median(pairs().map(|(burst, peer)| burst.per_s / peer.per_s)),
+            cpu: median_of_known(
+                pairs().map(|(burst, peer)| Some(burst.cpu_us_per_delivery? / peer.cpu_us_per_delivery?)),
+            ),
+        }
+    }
 }
 
 /// One network under one load.
@@ -55,7 +77,7 @@ pub struct NetworkSpeed {
 }
 
 impl SpeedRow {
-    /// From the rounds of each network, in the order of `kinds`: mesh, star, and others.
+    /// From the rounds of each network, in the order of `kinds`.
     pub fn new(load: Load, kinds: &[Kind], bursts: &[Vec<Burst>]) -> Self {
         let networks = kinds.iter().zip(bursts).map(|(kind, rounds)| NetworkSpeed {
             kind: *kind,
@@ -64,14 +86,15 @@ impl SpeedRow {
             missing: rounds.iter().map(|burst| burst.missing).sum(),
             twice: rounds.iter().map(|burst| burst.twice).sum(),
         });
-        let pairs = || bursts[0].iter().zip(&bursts[1]);
+        let of = |kind| {
+            let place = kinds.iter().position(|candidate| *candidate == kind);
+            place.map_or(&[][..], |place| &bursts[place])
+        };
         Self {
             load,
             networks: networks.collect(),
-            throughput_to_star: median(pairs().map(|(mesh, star)| mesh.per_s / star.per_s)),
-            cpu_to_star: median_of_known(
-                pairs().map(|(mesh, star)| Some(mesh.cpu_us_per_delivery? / star.cpu_us_per_delivery?)),
-            ),
+            mesh_to_star: Ratio::new(of(Kind::Mesh), of(Kind::Star)),
+            fan_to_stock_fan: Ratio::new(of(Kind::Fan), of(Kind::StockFan)),
         }
     }
 }
@@ -129,7 +152,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Throughput: one publisher on the first broker, five subscribers (mesh and star: one a broker)\n"
+            "Throughput: one publisher on the first broker, five subscribers, one a broker where there are five.\n\
+             The mesh's peer is the star, the fan's (links from the first broker only) is the fan without the plugin.\n"
         )?;
         writeln!(f, "{}\n", self.speed_table())?;
         writeln!(f, "Latency at 1,000 messages a second, in microseconds\n")?;
@@ -165,16 +189,20 @@ impl Report {
         ]);
         for row in &self.speed {
             for network in &row.networks {
-                let is_mesh = network.kind == Kind::Mesh;
-                let ratio = |value: Option<f64>| if is_mesh { figure(value, 2) } else { String::new() };
+                let ratio = match network.kind {
+                    Kind::Mesh => Some(row.mesh_to_star),
+                    Kind::Fan => Some(row.fan_to_stock_fan),
+                    Kind::Star | Kind::Single | Kind::StockFan => None,
+                };
+                let shown = |value: Option<f64>| ratio.map_or(String::new(), |_| figure(value, 2));
                 table.add_row([
                     row.load.qos.to_string(),
                     row.load.payload.to_string(),
                     network.kind.to_string(),
                     figure(Some(network.per_s), 0),
-                    ratio(Some(row.throughput_to_star)),
+                    shown(ratio.map(|ratio| ratio.throughput)),
                     figure(network.cpu_us_per_delivery, 2),
-                    ratio(row.cpu_to_star),
+                    shown(ratio.and_then(|ratio| ratio.cpu)),
                     network.missing.to_string(),
                     network.twice.to_string(),
                 ]);
