@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::error::{LabError, in_full};
 use crate::faults::Fault;
-use crate::lab::Shared;
 use crate::processes::STOP_DEADLINE;
+use crate::shared::Shared;
 use crate::state;
 use crate::wait::poll_until;
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::LabError;
-use crate::lab::{Lab, Shared};
+use crate::lab::Lab;
 use crate::ready;
 use crate::setup;
+use crate::shared::Shared;
 use crate::wait::poll_until;
 
 /// How long a process may take to stand still.

@@ -16,12 +16,13 @@ use crate::control;
 use crate::error::LabError;
 use crate::faults::Fault;
 use crate::layout::Ports;
-use crate::net::{Addresses, Network, Place};
-use crate::options::{LabOptions, MAX_BROKERS, Progress};
-use crate::ports::{self, PortBlock};
-use crate::processes::{Processes, STOP_DEADLINE};
+use crate::net::Place;
+use crate::options::{LabOptions, MAX_BROKERS};
+use crate::ports::PortBlock;
+use crate::processes::{STOP_DEADLINE, supervise};
 use crate::programs;
 use crate::setup;
+use crate::shared::{Prepared, Shared};
 use crate::state::State;
 
 /// A running lab. Dropping it kills everything at once; [`Lab::stop`] ends it in order.
@@ -33,21 +34,6 @@ pub struct Lab {
     /// Whether [`Self::stop`] has done its work.
     stopped: bool,
     _block: Option<PortBlock>,
-}
-
-/// What the tasks of a lab work on.
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) secrets: Secrets,
-    pub(crate) net: Arc<Network>,
-    pub(crate) processes: Processes,
-    /// The addresses inside the lab's network.
-    pub(crate) inside: Addresses,
-    /// The addresses that this process and the user's shell reach.
-    outside: Addresses,
-    ports: Ports,
-    progress: Progress,
-    down: watch::Sender<bool>,
 }
 
 impl Lab {
@@ -66,46 +52,20 @@ impl Lab {
         let plugin = options.broker_conf.is_none();
         let programs = programs::find(plugin, options.balancer, options.health)?;
         let state = State::open(options.state.as_deref(), options.fresh)?;
-        let block = match options.base_port {
-            Some(_) => None,
-            None => Some(PortBlock::reserve()?),
-        };
-        let base = block
-            .as_ref()
-            .map(PortBlock::base)
-            .or(options.base_port)
-            .unwrap_or_default();
-        let ports = Ports::new(base, options.brokers)?;
-        check_ports(&ports, &options)?;
-        let (net, inside) = Network::new(options.net, &ports)?;
-
-        let setup = setup::write(&state, &programs, &inside, &options)?;
-        let progress = options.progress.clone().unwrap_or_else(|| Arc::new(|_: &str| {}));
-        let net = Arc::new(net);
-        let (processes, exits) = Processes::new(setup.specs, Arc::clone(&net), Arc::clone(&progress))?;
-        let (down, wants_down) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            config: setup.config,
-            secrets: setup.secrets,
-            net,
-            processes,
-            inside,
-            outside: Addresses::loopback(&ports),
-            ports,
-            progress,
-            down,
-        });
+        let prepared = Prepared::new(&state, &programs, &options);
+        // There is nothing in it yet that would tell more than the error.
+        let prepared = prepared.inspect_err(|_| state.remove_if_temporary())?;
         // From here on, dropping the lab ends what was started.
         let mut lab = Self {
-            tasks: vec![tokio::spawn(crate::processes::supervise(
-                Arc::downgrade(&shared),
-                exits,
+            tasks: vec![tokio::spawn(supervise(
+                Arc::downgrade(&prepared.shared),
+                prepared.exits,
             ))],
-            shared,
+            shared: prepared.shared,
             state,
-            down: wants_down,
+            down: prepared.wants_down,
             stopped: false,
-            _block: block,
+            _block: prepared.block,
         };
         lab.bring_up(&options).await?;
         Ok(lab)
@@ -271,27 +231,6 @@ impl Drop for Lab {
             );
         }
     }
-}
-
-impl Shared {
-    /// Asks the owner of the lab to stop it.
-    pub(crate) fn ask_to_stop(&self) {
-        self.down.send_replace(true);
-    }
-}
-
-fn check_ports(ports: &Ports, options: &LabOptions) -> Result<(), LabError> {
-    if options.balancer {
-        ports::check(ports.balancer, "balancer")?;
-        ports::check(ports.readback, "read-back of the balancer")?;
-    }
-    for (index, port) in ports.brokers.iter().enumerate() {
-        ports::check(*port, &format!("broker{}", index + 1))?;
-    }
-    if options.health {
-        ports::check(ports.health, "mesh-health")?;
-    }
-    Ok(())
 }
 
 /// `1 broker`, `5 brokers`.

@@ -20,6 +20,7 @@ mod processes;
 mod programs;
 mod ready;
 mod setup;
+mod shared;
 mod state;
 mod wait;
 

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{Entry, Processes};
 use crate::error::in_full;
-use crate::lab::Shared;
 use crate::process::Exit;
+use crate::shared::Shared;
 
 /// A daemon that lived shorter than this is started again only after [`PAUSE`].
 const SHORT_LIFE: Duration = Duration::from_secs(1);
