@@ -29,7 +29,7 @@ use broker::{BrokerHealth, Sign};
 use election::{Candidate, Verdict, elect, standby_order};
 use links::Links;
 use readings::{Reading, Readings};
-use rollout::{Found, Outcome, Rollout, RolloutChange};
+use rollout::{Found, Look, Outcome, Rollout, RolloutChange};
 
 /// What the shell reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,13 +60,8 @@ pub enum Input {
     Found(Found),
     /// The installation of this generation ended.
     Installed(u64, Outcome),
-    /// The balancer was asked which plan it runs.
-    ReadBack {
-        /// Its answer, or why there is none.
-        answer: Result<Plan, String>,
-        /// Worker processes of earlier generations that still hold sessions.
-        old_workers: Option<u32>,
-    },
+    /// The balancer was looked at.
+    Looked(Look),
     /// The operator wants something else of a broker.
     Admin(BrokerId, AdminState),
     /// The daemon's own loop was held up for this long, so silence meanwhile proves nothing.
@@ -204,8 +199,8 @@ impl Core {
                 self.rollout_changed(changes);
                 self.settle(now);
             }
-            Input::ReadBack { answer, old_workers } => {
-                let changes = self.rollout.read_back(answer, old_workers, now);
+            Input::Looked(look) => {
+                let changes = self.rollout.looked(look, now);
                 self.rollout_changed(changes);
                 self.settle(now);
             }

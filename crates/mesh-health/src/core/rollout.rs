@@ -35,6 +35,17 @@ pub enum Outcome {
     Rejected(String),
 }
 
+/// A look at the balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The plan that it answers, or why there is none.
+    pub answer: Result<Plan, String>,
+    /// Why nobody there could be told of a new plan, although there is an answer.
+    pub unreachable: Option<String>,
+    /// Worker processes of earlier generations that still hold sessions.
+    pub old_workers: Option<u32>,
+}
+
 /// A change worth telling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolloutChange {
@@ -191,29 +202,29 @@ impl Rollout {
             Outcome::Written(reason) => {
                 self.on_disk = Some(generation);
                 self.running = None;
+                self.hold_back(generation, now);
                 self.complain(reason)
             }
             Outcome::Rejected(reason) => {
                 self.on_disk = None;
-                if generation == self.wanted.generation {
-                    let delay = FIRST_RETRY.saturating_mul(1 << self.failures.min(10));
-                    self.retry_at = now + delay.min(SLOWEST_RETRY);
-                    self.failures += 1;
-                }
+                self.hold_back(generation, now);
                 self.complain(reason)
             }
         }
     }
 
-    /// The balancer was asked which plan it runs.
-    pub fn read_back(
-        &mut self,
-        answer: Result<Plan, String>,
-        old_workers: Option<u32>,
-        now: Moment,
-    ) -> Vec<RolloutChange> {
-        self.old_workers = old_workers;
-        let plan = match answer {
+    fn hold_back(&mut self, generation: u64, now: Moment) {
+        if generation == self.wanted.generation {
+            let delay = FIRST_RETRY.saturating_mul(1 << self.failures.min(10));
+            self.retry_at = now + delay.min(SLOWEST_RETRY);
+            self.failures += 1;
+        }
+    }
+
+    /// The balancer was looked at.
+    pub fn looked(&mut self, look: Look, now: Moment) -> Vec<RolloutChange> {
+        self.old_workers = look.old_workers;
+        let plan = match look.answer {
             Ok(plan) => plan,
             Err(reason) => {
                 self.running = None;
@@ -224,6 +235,9 @@ impl Rollout {
         self.highest = self.highest.max(plan.generation);
         let foreign = plan != self.wanted && plan.generation >= self.wanted.generation;
         self.running = Some(plan);
+        if let Some(reason) = look.unreachable {
+            return self.complain(reason);
+        }
         if self.is_confirmed() {
             if was_confirmed && self.error.is_none() {
                 return Vec::new();

@@ -201,10 +201,11 @@ fn where_nothing_runs_and_nothing_is_written_the_first_plan_is_written_once() {
     let view = history.core.view(history.now);
     assert_eq!((view.state, view.confirmed), (MeshState::Degraded, false));
     assert!(history.did().iter().all(|done| !done.starts_with("install")));
-    history.input(Input::ReadBack {
+    history.input(Input::Looked(Look {
         answer: Ok(first_plan(2)),
+        unreachable: None,
         old_workers: Some(0),
-    });
+    }));
     assert_eq!(history.did(), ["balancer.restored"]);
     assert_eq!(history.state(), MeshState::Ok);
 }
@@ -395,10 +396,11 @@ fn a_plan_that_somebody_else_made_nginx_run_is_replaced_under_a_new_number() {
     let mut history = History::healthy(2);
     for foreign in [Plan::new(0, id(2), [id(1)]), Plan::new(9, id(2), [id(1)])] {
         let generation = foreign.generation.max(history.core.rollout.wanted().generation) + 1;
-        history.input(Input::ReadBack {
+        history.input(Input::Looked(Look {
             answer: Ok(foreign),
+            unreachable: None,
             old_workers: None,
-        });
+        }));
         let expected = format!("install gen={generation} primary=b1 standbys=b2");
         assert_eq!(history.did(), [expected]);
         history.confirm(generation);

@@ -20,7 +20,7 @@ use super::nginx::{self, NginxError, first_complaint};
 use super::probe::chain;
 use super::{Reports, report};
 use crate::core::Input;
-use crate::core::rollout::{Found, Outcome};
+use crate::core::rollout::{Found, Look, Outcome};
 
 /// Time between two looks at what Nginx runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -60,8 +60,10 @@ pub struct Balancer {
     reports: Reports,
     /// The content of `upstream.conf` that Nginx ran last.
     last_good: Option<String>,
-    /// Failures to read back in a row; a single one may be a hiccup.
-    failures: u32,
+    /// The plan that Nginx answered last.
+    answered: Option<Plan>,
+    /// Answers other than that, or none, in a row.
+    surprises: u32,
 }
 
 impl Balancer {
@@ -71,7 +73,8 @@ impl Balancer {
             config,
             reports,
             last_good: None,
-            failures: 0,
+            answered: None,
+            surprises: 0,
         }
     }
 
@@ -88,6 +91,7 @@ impl Balancer {
                     Some(plan) => {
                         let outcome = self.install(&plan).await;
                         report(&self.reports, Input::Installed(plan.generation, outcome)).await;
+                        looks.reset();
                     }
                     None => return,
                 },
@@ -133,8 +137,9 @@ impl Balancer {
             generation = running.as_ref().map(|plan| plan.generation),
             on_disk = on_disk.as_ref().map(|plan| plan.generation),
             is_current,
-            "looked at what the balancer runs"
+            "found what the balancer runs"
         );
+        self.answered = running.clone();
         let found = Found {
             running,
             on_disk,
@@ -143,25 +148,31 @@ impl Balancer {
         report(&self.reports, Input::Found(found)).await;
     }
 
-    /// Asks Nginx what it runs, and reports it.
+    /// Asks Nginx what it runs, and reports it. An answer that is new or missing is asked for twice: for about
+    /// 100 ms after a reload old workers accept connections too, and a single failure may be a hiccup.
     async fn look(&mut self) {
-        let answer = nginx::read_back(self.config.balancer.readback).await;
-        let answer = match answer {
+        let (answer, is_certain) = match nginx::read_back(self.config.balancer.readback).await {
             Ok(plan) => {
-                self.failures = 0;
-                Ok(plan)
+                let is_expected = self.answered.as_ref() == Some(&plan);
+                (Ok(plan), is_expected)
             }
-            Err(failure) => {
-                self.failures += 1;
-                if self.failures < 2 && !failure.is_certain {
-                    return;
-                }
-                Err(failure.reason)
-            }
+            Err(failure) => (Err(failure.reason), failure.is_certain),
         };
-        let master = nginx::master(&self.path("nginx.pid")).ok();
-        let old_workers = master.and_then(nginx::old_workers);
-        report(&self.reports, Input::ReadBack { answer, old_workers }).await;
+        self.surprises = if is_certain { 0 } else { self.surprises + 1 };
+        if self.surprises == 1 {
+            return;
+        }
+        self.answered = answer.as_ref().ok().cloned();
+        let (unreachable, old_workers) = match nginx::master(&self.path("nginx.pid")) {
+            Ok(master) => (None, nginx::old_workers(master)),
+            Err(error) => (Some(chain(&error)), None),
+        };
+        let look = Look {
+            answer,
+            unreachable,
+            old_workers,
+        };
+        report(&self.reports, Input::Looked(look)).await;
     }
 
     async fn install(&mut self, plan: &Plan) -> Outcome {
@@ -201,6 +212,7 @@ impl Balancer {
         nginx::reload(master)?;
         self.confirm(plan, log_end).await?;
         self.last_good = Some(contents);
+        self.answered = Some(plan.clone());
         Ok(())
     }
 

@@ -124,8 +124,11 @@ impl World {
                 true => Ok(self.running.clone()),
                 false => Err("Nginx does not answer".to_owned()),
             };
-            let old_workers = None;
-            self.input(Input::ReadBack { answer, old_workers });
+            self.input(Input::Looked(Look {
+                answer,
+                unreachable: None,
+                old_workers: None,
+            }));
         }
         if self.core.poll_timeout().is_some_and(|due| due <= self.now) {
             let before = self.statuses();
