@@ -49,8 +49,8 @@ impl Lab {
                 "a lab has 1 to {MAX_BROKERS} brokers, not {given}"
             )));
         }
-        let plugin = options.broker_conf.is_none();
-        let programs = programs::find(plugin, options.balancer, options.health)?;
+        let needs_plugin = options.broker_conf.is_none();
+        let programs = programs::find(needs_plugin, options.balancer, options.health)?;
         let state = State::open(options.state.as_deref(), options.fresh)?;
         let prepared = Prepared::new(&state, &programs, &options);
         // There is nothing in it yet that would tell more than the error.
@@ -208,6 +208,15 @@ impl Lab {
             self.state.remove_if_temporary();
         }
         ended
+    }
+
+    /// Kills everything at once and forgets it, with a temporary folder: for a lab that would not end in order,
+    /// such as a storm.
+    pub fn discard(self) {
+        self.shared.processes.kill_all();
+        if !std::thread::panicking() {
+            self.state.remove_if_temporary();
+        }
     }
 
     fn end_tasks(&mut self) {

@@ -33,8 +33,8 @@ const SYSTEM_FOLDERS: [&str; 5] = [
     "/opt/homebrew/bin",
 ];
 
-/// Finds what the lab needs.
-pub(crate) fn find(plugin: bool, balancer: bool, health: bool) -> Result<Programs, LabError> {
+/// Finds what the lab needs. Where the plugin is not needed, it is named all the same if it is here.
+pub(crate) fn find(needs_plugin: bool, balancer: bool, health: bool) -> Result<Programs, LabError> {
     let extension = if cfg!(target_os = "macos") { "dylib" } else { "so" };
     let library = format!("libmesh_plugin.{extension}");
     Ok(Programs {
@@ -42,7 +42,10 @@ pub(crate) fn find(plugin: bool, balancer: bool, health: bool) -> Result<Program
             "mosquitto",
             "install it: `apt install mosquitto` or `brew install mosquitto`",
         )?,
-        plugin: plugin.then(|| own(&library)).transpose()?,
+        plugin: match own(&library) {
+            Err(missing) if needs_plugin => return Err(missing),
+            found => found.ok(),
+        },
         nginx: balancer.then(nginx).transpose()?,
         mesh_health: health.then(|| own("mesh-health")).transpose()?,
     })

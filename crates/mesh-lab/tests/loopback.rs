@@ -69,6 +69,15 @@ async fn dropped_in_a_panic_it_leaves_its_logs_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn discarded_it_leaves_not_even_its_logs() {
+    let lab = Lab::start(options()).await.unwrap();
+    let (groups, ports, state) = (groups(&lab), lab.ports().clone(), lab.state().to_owned());
+    lab.discard();
+    nothing_left(&groups, &ports).unwrap();
+    assert!(!state.exists());
+}
+
+#[tokio::test]
 async fn a_killed_broker_stays_dead_until_it_is_restarted() {
     let lab = Lab::start(options()).await.unwrap();
     let broker1 = "broker1".parse().unwrap();

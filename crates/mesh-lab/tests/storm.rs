@@ -29,7 +29,7 @@ async fn one_publish_is_a_storm_without_the_plugin_and_five_deliveries_with_it()
     let many = subscriber.wait_for(1001, PATIENCE).await;
     let deliveries = subscriber.count();
     // At once, before it takes the machine away from the tests beside.
-    drop(storm);
+    storm.discard();
     assert!(
         many,
         "without the plugin one publish became {deliveries} deliveries only; what does it prevent?"
