@@ -175,3 +175,38 @@ fn raise_open_files() -> u64 {
     }
     most
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_of_an_earlier_lab_goes_on_if_the_brokers_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = |brokers: usize| {
+            let path = folder.path().join("mesh.toml");
+            let broker = |n| {
+                format!(
+                    "[[broker]]\nid = \"broker{n}\"\naddress = \"127.0.0.1:{}\"\n",
+                    2000 + n
+                )
+            };
+            std::fs::write(&path, (1..=brokers).map(broker).collect::<String>()).unwrap();
+            Config::load(&path, [], &[]).unwrap()
+        };
+        let upstream = folder.path().join("upstream.conf");
+        let two = config(2);
+        assert_eq!(first_plan(&two, &upstream), mesh_render::first_plan(&two));
+
+        let id = |text: &str| text.parse::<BrokerId>().unwrap();
+        let moved = Plan::new(7, id("broker2"), [id("broker1")]);
+        std::fs::write(&upstream, mesh_render::upstream_conf(&two, &moved).unwrap()).unwrap();
+        assert_eq!(first_plan(&two, &upstream), moved);
+        let three = config(3);
+        let plan = first_plan(&three, &upstream);
+        assert_eq!(
+            (plan.generation, plan.primary.as_str(), plan.standbys.len()),
+            (8, "broker1", 2)
+        );
+    }
+}

@@ -178,6 +178,53 @@ async fn it_says_where_everything_is_and_obeys_until_it_is_told_to_end() {
 }
 
 #[tokio::test]
+async fn mesh_health_is_there_again_when_it_dies_and_primaries_outlive_a_lab() {
+    let mut lab = Up::start();
+    let status = |lab: &Up| {
+        let output = meshctl()
+            .args(["status", "--json", "--state"])
+            .arg(lab.state())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str::<mesh_model::Snapshot>(&text).map_err(|error| format!("{error}: {text}"))
+    };
+    let moved_to_broker2 = async |lab: &Up| {
+        wait_until(
+            "a confirmed switch to broker2",
+            PATIENCE,
+            async || match status(lab)? {
+                snapshot if snapshot.primary.as_str() == "broker2" && snapshot.balancer.confirmed => {
+                    Ok(snapshot.generation)
+                }
+                snapshot => Err(format!("{snapshot:?}")),
+            },
+        )
+        .await
+        .unwrap()
+    };
+    assert!(lab.fault(&["kill", "mesh-health"]).status.success());
+    wait_until("another mesh-health", PATIENCE, async || status(&lab))
+        .await
+        .unwrap();
+    assert!(lab.fault(&["kill", "broker1"]).status.success());
+    let generation = moved_to_broker2(&lab).await;
+
+    lab.signal("-INT");
+    assert!(lab.child.wait().unwrap().success());
+    lab.child = up(&lab.state(), lab.block.base())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(lab.child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
+    assert_eq!(moved_to_broker2(&lab).await, generation);
+    lab.signal("-INT");
+    assert!(lab.child.wait().unwrap().success());
+    lab.nothing_left().await;
+}
+
+#[tokio::test]
 async fn every_way_to_end_it_leaves_nothing() {
     for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
         let mut lab = Up::start();
