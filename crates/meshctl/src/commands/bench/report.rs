@@ -181,9 +181,9 @@ impl Report {
             "BYTES",
             "NETWORK",
             "MSG/S",
-            "TO STAR",
+            "TO PEER",
             "CPU US/DELIVERY",
-            "TO STAR",
+            "TO PEER",
             "MISSING",
             "TWICE",
         ]);
