@@ -43,6 +43,8 @@ async fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
+        // Whoever read our output has seen enough, e.g. `meshctl status | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("meshctl: {error:#}");
             if error.downcast_ref::<ConfigError>().is_some() {
@@ -52,4 +54,9 @@ async fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    kinds.map(std::io::Error::kind).any(|kind| kind == std::io::ErrorKind::BrokenPipe)
 }

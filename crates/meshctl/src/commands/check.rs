@@ -1,5 +1,6 @@
 //! `meshctl check`: is `mesh.toml` right, and does everything render from it?
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use mesh_runtime::Config;
@@ -21,7 +22,7 @@ pub struct CheckArgs {
 /// Checks, or prints the reference.
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     if args.reference {
-        print!("{}", reference());
+        std::io::stdout().write_all(reference().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let config = args.network.load()?;

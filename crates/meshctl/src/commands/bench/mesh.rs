@@ -109,9 +109,9 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     }
     say("");
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        writeln!(std::io::stdout(), "{report}")?;
     }
     Ok(if lost(&report) {
         ExitCode::FAILURE
