@@ -119,7 +119,7 @@ impl Links {
 
     /// When [`Self::judge`] is due again.
     pub fn deadline(&self, rules: &Health) -> Moment {
-        self.judged + rules.canary_interval / 4
+        self.judged + rules.canary_interval / 20
     }
 
     /// The daemon itself was asleep for `lag`: that much silence proves nothing.
