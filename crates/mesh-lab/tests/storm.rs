@@ -2,25 +2,15 @@
 
 mod support;
 
-use mesh_lab::LabOptions;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use support::client::{Client, Who};
-use support::{
-    PATIENCE, all, at, brokers, changed, expect_once, listen, start, wait_for_log, without_mesh_plugin,
-};
+use support::{PATIENCE, at, brokers, changed, expect_once, linked, listen, start, without_mesh_plugin};
 
 #[tokio::test]
 async fn one_publish_is_a_storm_without_the_plugin_and_five_deliveries_with_it() {
-    let storm = start(LabOptions {
-        broker_conf: changed(|_, conf| without_mesh_plugin(&conf)),
-        // One message to see whether links are ready would be the storm.
-        ready_topic: None,
-        ..brokers(5)
-    })
-    .await;
-    for n in all(&storm) {
-        wait_for_log(&storm, n, &["New client connected", " as mesh.link."], 4).await;
-    }
+    let storm = start(changed(brokers(5), |_, conf| without_mesh_plugin(&conf))).await;
+    // One message to see whether links carry would be the storm.
+    linked(&storm).await;
     let mut subscriber = mesh_lab::load::Subscriber::start(at(&storm, 2), "victim", "storm", QoS::AtMostOnce)
         .await
         .unwrap();
@@ -29,7 +19,7 @@ async fn one_publish_is_a_storm_without_the_plugin_and_five_deliveries_with_it()
     let many = subscriber.wait_for(1001, PATIENCE).await;
     let deliveries = subscriber.count();
     // At once, before it takes the machine away from the tests beside.
-    storm.discard();
+    drop(storm);
     assert!(
         many,
         "without the plugin one publish became {deliveries} deliveries only; what does it prevent?"

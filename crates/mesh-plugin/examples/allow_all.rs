@@ -1,6 +1,6 @@
 //! A plugin that allows everyone everything, for tests: loaded ahead of mesh-plugin it takes every question away
 //! from it, which mesh-plugin must notice. With `plugin_opt_auth no` it leaves logins alone and answers only
-//! ACL checks.
+//! ACL checks; with `plugin_opt_acl no` it is the other way round.
 #![allow(unsafe_code, missing_docs)]
 
 use std::ffi::{CStr, c_int, c_void};
@@ -39,15 +39,18 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
         }
     };
     let count = usize::try_from(count).unwrap_or(0);
-    let logins = !(0..count).any(|at| option(at) == (c"auth", c"no"));
+    let answers = |what: &CStr| !(0..count).any(|at| option(at) == (what, c"no"));
     let register = |event| {
         // SAFETY: `id` is the broker's, and the callback needs no data.
         unsafe { abi::mosquitto_callback_register(id, event, allow, ptr::null(), ptr::null_mut()) }
     };
-    if logins {
+    if answers(c"auth") {
         register(abi::EVT_BASIC_AUTH);
     }
-    register(abi::EVT_ACL_CHECK)
+    if answers(c"acl") {
+        register(abi::EVT_ACL_CHECK);
+    }
+    abi::SUCCESS
 }
 
 #[unsafe(no_mangle)]

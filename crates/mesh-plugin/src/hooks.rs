@@ -3,7 +3,7 @@
 //! Nothing is borrowed while the broker is called (see [`crate::ffi`]): each hook asks the policy first, and
 //! logs, publishes or kicks afterwards.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::time::Instant;
 
@@ -22,6 +22,10 @@ pub struct Plugin {
     policy: RefCell<Policy>,
     board: RefCell<Board>,
     contexts: Contexts,
+    /// Unwanted links are being thrown out.
+    kicking: Cell<bool>,
+    /// One of them was connected.
+    intruder: Cell<bool>,
     started: Instant,
 }
 
@@ -61,6 +65,8 @@ impl Plugin {
             policy: RefCell::new(Policy::new(options.clone())),
             options,
             contexts: Contexts::default(),
+            kicking: Cell::default(),
+            intruder: Cell::default(),
             started: Instant::now(),
         })
     }
@@ -158,6 +164,10 @@ impl Plugin {
 
     /// DISCONNECT.
     pub(crate) fn disconnect(&self, client: Client<'_>) -> c_int {
+        // A session that may be resumed is found even if nobody is connected, and is no intruder.
+        if self.kicking.get() && client.clean_session() {
+            self.intruder.set(true);
+        }
         self.policy.borrow_mut().disconnect(client.key());
         abi::SUCCESS
     }
@@ -169,12 +179,9 @@ impl Plugin {
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
-        let due = self.board.borrow_mut().due(self.started.elapsed());
-        if due {
+        self.kick_unwanted();
+        if self.board.borrow_mut().due(self.started.elapsed()) {
             self.publish_counters();
-        }
-        if due || alarm.is_some() {
-            self.kick_unwanted();
         }
         abi::SUCCESS
     }
@@ -198,8 +205,17 @@ impl Plugin {
 
     fn kick_unwanted(&self) {
         let unwanted = self.policy.borrow().unwanted();
-        for client_id in unwanted {
-            ffi::kick(&client_id);
+        self.kicking.set(true);
+        for client_id in &unwanted {
+            ffi::kick(client_id);
+        }
+        self.kicking.set(false);
+        if self.intruder.take() {
+            let mut policy = self.policy.borrow_mut();
+            policy.intruded();
+            let alarm = policy.take_alarm();
+            drop(policy);
+            tell(alarm);
         }
     }
 }

@@ -13,8 +13,9 @@
 //!
 //! **How a bypass is known.** The broker asks about each publish of a network client right before it tells of
 //! the message. A message without that question, or a link with a subscription that nobody asked about, means
-//! that another plugin answers in our place; READ checks would not reach us either. The broker then leaves the
-//! mesh: links are thrown out and stay out, and what its own bridges bring in is dropped.
+//! that another plugin answers in our place; READ checks would not reach us either. So does a link that is
+//! connected and never logged in with us, which is found by throwing out whoever should not be there. The broker
+//! then leaves the mesh: links are thrown out and stay out, and what its own bridges bring in is dropped.
 
 use std::collections::HashSet;
 
@@ -278,15 +279,21 @@ impl Policy {
         }
     }
 
-    /// The client ids of links that must not be connected: all of them once this broker has left the mesh. Who
-    /// answers logins in our place lets them in again, so they are thrown out again.
+    /// The client ids of links that must not be connected: those that did not log in with us, and all of them
+    /// once this broker has left the mesh. Who answers logins in our place lets them in again, so this is asked
+    /// again and again.
     pub fn unwanted(&self) -> Vec<String> {
         let left = self.bypass.is_some();
-        self.peers
-            .iter()
-            .filter(|_| left)
-            .map(|peer| peer.link_id.clone())
+        let unwanted = |at: &usize| left || !self.sessions.has(Part::Link(*at));
+        (0..self.peers.len())
+            .filter(unwanted)
+            .map(|at| self.peers[at].link_id.clone())
             .collect()
+    }
+
+    /// One of [`Self::unwanted`] was connected, and is no more.
+    pub fn intruded(&mut self) {
+        self.leave_mesh(Bypass::Login);
     }
 
     fn leave_mesh(&mut self, why: Bypass) {

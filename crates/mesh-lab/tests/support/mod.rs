@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod inbox;
+pub mod stock;
 pub mod tools;
 
 use std::collections::BTreeMap;
@@ -45,12 +46,25 @@ pub async fn start(options: LabOptions) -> Lab {
     }
 }
 
-/// A broker's configuration as it is rendered, changed by `change`.
-pub fn changed(change: impl Fn(&BrokerId, String) -> String + Send + Sync + 'static) -> Option<BrokerConf> {
-    Some(Arc::new(move |config, secrets, id| {
+/// A lab whose brokers' configuration is as it is rendered but for `change`. Its start does not wait for links.
+pub fn changed(
+    options: LabOptions,
+    change: impl Fn(&BrokerId, String) -> String + Send + Sync + 'static,
+) -> LabOptions {
+    let conf: BrokerConf = Arc::new(move |config, secrets, id| {
         let rendered = mesh_render::broker_conf(config, secrets, id).expect("the configuration is rendered");
         change(id, rendered)
-    }))
+    });
+    LabOptions {
+        settings: format!(
+            "{}\n[mosquitto]\nplugin = {:?}\n",
+            options.settings,
+            tools::mesh_plugin()
+        ),
+        broker_conf: Some(conf),
+        ready_topic: None,
+        ..options
+    }
 }
 
 /// Replaces a line that must be there.
@@ -120,6 +134,14 @@ pub async fn wait_for_log(lab: &Lab, n: usize, words: &[&str], times: usize) {
 /// How often links have logged in at the `n`th broker.
 pub fn link_logins(lab: &Lab, n: usize) -> usize {
     logged(lab, n, &["New client connected", " as mesh.link."])
+}
+
+/// Waits until every broker has every link: what a start waits for that may not publish to see them.
+pub async fn linked(lab: &Lab) {
+    let peers = all(lab).count() - 1;
+    for n in all(lab) {
+        wait_for_log(lab, n, &["New client connected", " as mesh.link."], peers).await;
+    }
 }
 
 /// Makes every broker read its configuration again, and returns when they have.

@@ -1,7 +1,7 @@
 //! Mosquitto's own clients and tools: another implementation than ours.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A file with a payload, for `mosquitto_pub -f`.
@@ -127,4 +127,40 @@ pub fn password_file(path: &Path, users: &[(&str, &str)]) {
             &["-b", &path.to_string_lossy(), name, password],
         );
     }
+}
+
+/// The plugin that allows everyone everything: an example of mesh-plugin, built with all targets.
+pub fn allow_all() -> String {
+    built(&format!(
+        "examples/{}allow_all{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    ))
+}
+
+/// mesh-plugin itself.
+pub fn mesh_plugin() -> String {
+    built(&format!(
+        "{}mesh_plugin{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    ))
+}
+
+/// A file that cargo has built beside this test.
+fn built(name: &str) -> String {
+    let path = target().join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing; run: cargo build --workspace --all-targets",
+        path.display()
+    );
+    path.to_string_lossy().into_owned()
+}
+
+/// Where cargo puts what it builds for this test: `target/PROFILE`.
+pub fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a program knows where it is");
+    let folder = test.parent().and_then(Path::parent);
+    folder.expect("tests are in target/PROFILE/deps").to_owned()
 }

@@ -63,6 +63,11 @@ impl Sessions {
         self.0.iter().any(|session| session.client == client)
     }
 
+    /// Whether somebody plays this part.
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.0.iter().any(|session| session.part == part)
+    }
+
     /// The part of `client`, if it logged in and still has the name it logged in with.
     pub(super) fn part(&self, client: ClientKey, user: Option<&[u8]>) -> Option<Part> {
         let session = self.0.iter().find(|session| session.client == client)?;

@@ -429,10 +429,30 @@ fn a_subscription_that_we_were_not_asked_about_ends_the_mesh_here() {
         policy.tick(|_| subscriptions);
         assert_eq!(policy.take_alarm(), None);
     }
-    assert_eq!(policy.unwanted(), Vec::<String>::new());
+    assert_eq!(policy.unwanted(), ["mesh.link.b1.b3"]);
     policy.tick(|_| Some(1));
     assert_eq!(policy.take_alarm(), Some(Bypass::Subscribe));
     assert_eq!(policy.unwanted(), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
+}
+
+#[test]
+fn a_link_that_did_not_log_in_with_us_is_unwanted_and_ends_the_mesh_here() {
+    let mut policy = linked();
+    assert_eq!(policy.unwanted(), Vec::<String>::new());
+    policy.disconnect(TO_B3);
+    assert_eq!(policy.unwanted(), ["mesh.link.b1.b3"]);
+    // It is not there, and comes back through us: all is well.
+    login(&mut policy, TO_B3, "mesh.link.b1.b3", LINK, LINK_PASSWORD);
+    assert_eq!(policy.unwanted(), Vec::<String>::new());
+    assert_eq!(policy.take_alarm(), None);
+
+    policy.disconnect(TO_B3);
+    policy.intruded();
+    assert_eq!(policy.take_alarm(), Some(Bypass::Login));
+    assert_eq!(policy.unwanted(), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
+    assert_eq!(arrive(&mut policy, T1, 1), Verdict::Refuse);
+    policy.intruded();
+    assert_eq!(policy.take_alarm(), None, "it is said once");
 }
 
 #[test]

@@ -41,17 +41,20 @@ pub enum Bypass {
     Publish,
     /// A link subscribed and we were not asked.
     Subscribe,
+    /// A link was connected and we had not let it in.
+    Login,
 }
 
 impl fmt::Display for Bypass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self {
-            Self::Publish => "a client published",
-            Self::Subscribe => "a link subscribed",
+            Self::Publish => "a client published without an ACL check",
+            Self::Subscribe => "a link subscribed without an ACL check",
+            Self::Login => "a link logged in without a check",
         };
         write!(
             f,
-            "{what} without an ACL check of ours: another plugin answers first, messages would circle for ever. \
+            "{what} of ours: another plugin answers first, messages would circle for ever. \
              This broker has left the mesh until it is restarted. Put the plugin line of mesh-plugin before \
              those of all other plugins and restart the broker"
         )
