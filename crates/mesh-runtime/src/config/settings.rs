@@ -404,7 +404,7 @@ fn read_health(reader: &mut Reader) -> Health {
         ),
         link_down_after: s.duration(
             "link_down_after",
-            "3s",
+            "2500ms",
             100 * MS..=10 * MINUTE,
             "silence of canaries between two healthy brokers after which their link is down",
         ),
