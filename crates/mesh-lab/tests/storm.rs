@@ -4,11 +4,17 @@ mod support;
 
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use support::client::{Client, Who};
-use support::{PATIENCE, at, brokers, changed, expect_once, linked, listen, start, without_mesh_plugin};
+use support::{
+    PATIENCE, at, brokers, changed, expect_once, linked, listen, start, without_asking_links,
+    without_mesh_plugin,
+};
 
 #[tokio::test]
 async fn one_publish_is_a_storm_without_the_plugin_and_five_deliveries_with_it() {
-    let storm = start(changed(brokers(5), |_, conf| without_mesh_plugin(&conf))).await;
+    let storm = start(changed(without_asking_links(brokers(5)), |_, conf| {
+        without_mesh_plugin(&conf)
+    }))
+    .await;
     // One message to see whether links carry would be the storm.
     linked(&storm).await;
     let mut subscriber = mesh_lab::load::Subscriber::start(at(&storm, 2), "victim", "storm", QoS::AtMostOnce)

@@ -46,7 +46,15 @@ pub async fn start(options: LabOptions) -> Lab {
     }
 }
 
-/// A lab whose brokers' configuration is as it is rendered but for `change`. Its start does not wait for links.
+/// A lab that does not publish anything at its start to see whether links carry.
+pub fn without_asking_links(options: LabOptions) -> LabOptions {
+    LabOptions {
+        ready_topic: None,
+        ..options
+    }
+}
+
+/// A lab whose brokers' configuration is as it is rendered but for `change`.
 pub fn changed(
     options: LabOptions,
     change: impl Fn(&BrokerId, String) -> String + Send + Sync + 'static,
@@ -62,7 +70,6 @@ pub fn changed(
             tools::mesh_plugin()
         ),
         broker_conf: Some(conf),
-        ready_topic: None,
         ..options
     }
 }
