@@ -127,6 +127,24 @@ async fn where_another_plugin_answers_acl_checks_the_mesh_parts_instead_of_storm
 }
 
 #[tokio::test]
+async fn a_publish_alone_tells_of_the_other_plugin_before_any_link_comes() {
+    let options = LabOptions {
+        brokers: 1,
+        ..bypassed(|_| true, disguised(""))
+    };
+    let lab = start(options).await;
+    assert_eq!(logged(&lab, 1, LEFT), 0, "nothing has happened yet");
+    Client::open(at(&lab, 1), &Who::anonymous())
+        .await
+        .publish("drop", 1, false, "of water")
+        .await;
+    wait_for_log(&lab, 1, LEFT, 1).await;
+    let why = "a client published without an ACL check of ours";
+    assert_eq!(logged(&lab, 1, &[why]), 1, "broker1 says why: {why}");
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn where_one_broker_is_bypassed_the_others_remain_a_mesh() {
     for options in ["", "plugin_opt_auth no\n"] {
         let lab = start(bypassed(|id| id.as_str() == "broker1", disguised(options))).await;

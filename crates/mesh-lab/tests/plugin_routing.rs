@@ -6,7 +6,7 @@ mod support;
 use mesh_lab::Lab;
 use mesh_model::BrokerId;
 use mesh_model::names::SESSIONS_TOPIC;
-use support::client::{Client, Who};
+use support::client::{Client, Flood, Who};
 use support::inbox::{Inbox, Message};
 use support::tools::Mortal;
 use support::{
@@ -18,6 +18,7 @@ use support::{
 async fn wills_and_late_pubrels_reach_every_broker_once_and_sys_topics_stay_at_home() {
     let lab = start(brokers(3)).await;
     wills_reach_every_broker_once(&lab).await;
+    wills_are_told_from_remote_messages(&lab).await;
     late_pubrels_are_told_from_remote_messages(&lab).await;
     sys_topics_stay_at_home(&lab).await;
     lab.stop().await.unwrap();
@@ -60,6 +61,34 @@ async fn wills_reach_every_broker_once(lab: &Lab) {
         .filter(|topic| !topic.contains("before"))
         .collect();
     expect_once("retained wills, for who subscribes later", &later, &retained).await;
+}
+
+/// While messages arrive from elsewhere without a pause, clients die here: a will is routed right after one of them,
+/// with no MESSAGE of its own.
+async fn wills_are_told_from_remote_messages(lab: &Lab) {
+    let inboxes = listen(lab, &Who::anonymous(), "deaths/#").await;
+    let names: Vec<String> = (0..20).map(|number| format!("swimmer-{number}")).collect();
+    let mut swimmers = Vec::new();
+    for name in &names {
+        swimmers.push(Mortal::start(
+            at(lab, 1),
+            "mqttv5",
+            name,
+            &format!("deaths/{name}"),
+            1,
+            false,
+        ));
+    }
+    for name in &names {
+        wait_for_log(lab, 1, &["New client connected", &format!(" as {name} ")], 1).await;
+    }
+    let _flood = Flood::start(at(lab, 2), "flood").await;
+    for (swimmer, name) in swimmers.into_iter().zip(&names) {
+        swimmer.die();
+        inboxes[0].first(&format!("deaths/{name}")).await;
+    }
+    let topics: Vec<String> = names.iter().map(|name| format!("deaths/{name}")).collect();
+    expect_once("wills amid messages from elsewhere", &inboxes, &topics).await;
 }
 
 /// A QoS 2 message is routed at its PUBREL, which no plugin is told of. Messages from elsewhere that are routed
@@ -155,6 +184,31 @@ async fn links_may_carry_qos_2() {
             2,
             "the {} got it with QoS 2",
             inbox.name()
+        );
+    }
+    lab.stop().await.unwrap();
+}
+
+/// A link that subscribes while messages arrive from elsewhere is given every retained value and none of those.
+#[tokio::test]
+async fn a_link_that_comes_amid_remote_messages_is_given_what_is_retained() {
+    let lab = start(brokers(3)).await;
+    let mut client = Client::open(at(&lab, 1), &Who::anonymous()).await;
+    client.publish("kept", 1, true, "value").await;
+    let here = Inbox::open(at(&lab, 2), &Who::anonymous(), &["kept"], "subscriber on broker2").await;
+    here.first("kept").await;
+    lab.kill("broker3").await.unwrap();
+    // In its place, as often as needed for both to meet in one turn of broker2's loop.
+    let link = Who::named("mesh.link.broker2.broker3").with_user("mesh-link", &lab.secrets().link);
+    let _flood = Flood::start(at(&lab, 1), "flood").await;
+    for turn in 0..40 {
+        let inbox = Inbox::open(at(&lab, 2), &link, &["#"], "link that broker3 would fetch").await;
+        inbox.first("kept").await;
+        let messages = inbox.messages();
+        assert_eq!(
+            messages.len(),
+            1,
+            "in turn {turn} it got {messages:?}, but all else came over a link"
         );
     }
     lab.stop().await.unwrap();

@@ -238,6 +238,26 @@ impl Client {
     }
 }
 
+/// Clients that publish without a pause, until this is dropped.
+pub struct Flood(tokio::task::JoinSet<()>);
+
+impl Flood {
+    /// Begins to flood the broker at `address` on `topic`; returns when it flows.
+    pub async fn start(address: SocketAddr, topic: &'static str) -> Self {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..3 {
+            let mut client = Client::open(address, &Who::anonymous()).await;
+            client.publish(topic, 1, false, "drop").await;
+            tasks.spawn(async move {
+                loop {
+                    client.publish(topic, 1, false, "drop").await;
+                }
+            });
+        }
+        Self(tasks)
+    }
+}
+
 /// What a client is told when it connects: `accepted`, or the broker's reason.
 pub async fn login(address: SocketAddr, who: &Who) -> String {
     match Client::try_open(address, who).await {
