@@ -24,7 +24,6 @@ fn build() -> PathBuf {
         .args([
             "build",
             "--quiet",
-            "--locked",
             "--offline",
             "--lib",
             "--features",
