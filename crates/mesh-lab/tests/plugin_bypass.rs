@@ -43,10 +43,13 @@ fn disguised(options: &str) -> String {
 #[tokio::test]
 async fn a_broker_that_loads_another_plugin_first_does_not_start() {
     let lines = format!("plugin {}\n", allow_all());
-    let Err(error) = Lab::start(bypassed(|id| id.as_str() == "broker1", lines))
-        .await
-        .map(drop)
-    else {
+    // A lab that does not start would keep a folder of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let options = LabOptions {
+        state: Some(folder.path().to_owned()),
+        ..bypassed(|id| id.as_str() == "broker1", lines)
+    };
+    let Err(error) = Lab::start(options).await.map(drop) else {
         panic!("the broker started with another plugin ahead of ours");
     };
     let said = format!(

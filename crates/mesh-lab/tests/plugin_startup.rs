@@ -16,7 +16,13 @@ use support::{brokers, changed, replace_line, start, tools};
 
 #[tokio::test]
 async fn per_listener_settings_keep_a_broker_from_starting() {
-    let options = changed(brokers(2), |_, conf| {
+    // A lab that does not start would keep a folder of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let options = LabOptions {
+        state: Some(folder.path().to_owned()),
+        ..brokers(2)
+    };
+    let options = changed(options, |_, conf| {
         replace_line(&conf, "per_listener_settings false", "per_listener_settings true")
     });
     let Err(error) = Lab::start(options).await.map(drop) else {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use mesh_lab::LabOptions;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use support::client::{Client, Who};
 use support::{
@@ -11,7 +12,13 @@ use support::{
 
 #[tokio::test]
 async fn one_publish_is_a_storm_without_the_plugin_and_five_deliveries_with_it() {
-    let storm = start(changed(without_asking_links(brokers(5)), |_, conf| {
+    // Dropped instead of stopped, a lab would keep a folder of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let options = LabOptions {
+        state: Some(folder.path().to_owned()),
+        ..brokers(5)
+    };
+    let storm = start(changed(without_asking_links(options), |_, conf| {
         without_mesh_plugin(&conf)
     }))
     .await;
