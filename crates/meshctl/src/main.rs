@@ -6,6 +6,7 @@ mod find;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
 use commands::{bench, check, lab, render, status};
@@ -47,7 +48,7 @@ async fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("meshctl: {error:#}");
-            if error.downcast_ref::<ConfigError>().is_some() {
+            if error.is::<ConfigError>() || error.is::<RenderError>() {
                 EXIT_CONFIG.into()
             } else {
                 ExitCode::FAILURE
@@ -57,6 +58,10 @@ async fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    kinds.map(std::io::Error::kind).any(|kind| kind == std::io::ErrorKind::BrokenPipe)
+    let kinds = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    kinds
+        .map(std::io::Error::kind)
+        .any(|kind| kind == std::io::ErrorKind::BrokenPipe)
 }

@@ -102,12 +102,13 @@ fn per_listener_settings_in_a_file_of_the_operator_are_refused_with_the_reason()
         (own.join("z.conf"), "own.d"),
         (of_broker2.join("a.conf"), "{broker}.d"),
     ] {
-        std::fs::write(&file, "max_connections 10\n\n  per_listener_settings \t true\n").unwrap();
+        std::fs::write(&file, "max_connections 10\n\n  per_listener_settings \t 1\n").unwrap();
         let output = check(&mesh_toml(folder.path(), &extra(dir)));
         let said = said(&output);
-        assert!(!output.status.success(), "{} is accepted", file.display());
-        let place = format!("{} line 3: ", file.display());
-        assert!(said.contains(&place), "the place is named:\n{said}");
+        assert_eq!(output.status.code(), Some(64), "{} is accepted", file.display());
+        for place in [file.to_str().unwrap(), "line 3: per_listener_settings: "] {
+            assert!(said.contains(place), "the place is named:\n{said}");
+        }
         assert!(
             said.contains("links have no listener"),
             "the reason is given:\n{said}"

@@ -150,7 +150,7 @@ impl Reader {
         let unknown: Vec<String> = self
             .values
             .keys()
-            .filter(|key| !self.asked.contains(*key))
+            .filter(|key| !self.is_known(key))
             .cloned()
             .collect();
         for key in unknown {
@@ -170,6 +170,16 @@ impl Reader {
 
     pub(super) fn into_reference(self) -> Vec<Setting> {
         self.reference
+    }
+
+    /// Whether somebody asked for `key`, or for something in it: a known section without a setting says nothing.
+    fn is_known(&self, key: &str) -> bool {
+        let is_empty_section = self
+            .values
+            .get(key)
+            .is_some_and(|value| matches!(value.kind, ValueKind::Table(_)));
+        let inside = |asked: &String| asked.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+        self.asked.contains(key) || is_empty_section && self.asked.iter().any(inside)
     }
 
     /// The known key of which `key` is most probably a misspelling.
@@ -456,8 +466,6 @@ fn flatten(flat: &mut BTreeMap<String, Value>, path: String, value: Value) {
                 flatten(flat, format!("{path}.{name}"), value);
             }
         }
-        // A section without a setting says nothing.
-        ValueKind::Table(_) if !path.ends_with(']') => {}
         ValueKind::Array(items) if !items.is_empty() => {
             for (index, value) in items.into_iter().enumerate() {
                 flatten(flat, format!("{path}[{index}]"), value);

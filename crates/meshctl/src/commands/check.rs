@@ -1,10 +1,13 @@
 //! `meshctl check`: is `mesh.toml` right, and does everything render from it?
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use mesh_runtime::Config;
+use anyhow::Context;
+use mesh_runtime::config::Problem;
 use mesh_runtime::secrets::Secrets;
+use mesh_runtime::{Config, ConfigError};
 
 use crate::find::NetworkArgs;
 
@@ -61,16 +64,14 @@ fn refuse_per_listener_settings(config: &Config) -> anyhow::Result<()> {
     };
     if dir.to_string_lossy().contains("{broker}") {
         for id in config.topology.ids() {
-            refuse_in(std::path::Path::new(
-                &dir.to_string_lossy().replace("{broker}", id.as_str()),
-            ))?;
+            refuse_in(Path::new(&dir.to_string_lossy().replace("{broker}", id.as_str())))?;
         }
         return Ok(());
     }
     refuse_in(dir)
 }
 
-fn refuse_in(dir: &std::path::Path) -> anyhow::Result<()> {
+fn refuse_in(dir: &Path) -> anyhow::Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Ok(());
     };
@@ -78,19 +79,33 @@ fn refuse_in(dir: &std::path::Path) -> anyhow::Result<()> {
         if path.extension().is_none_or(|extension| extension != "conf") {
             continue;
         }
-        let text = std::fs::read_to_string(&path)?;
-        for (index, line) in text.lines().enumerate() {
-            let mut words = line.split_whitespace();
-            if words.next() == Some("per_listener_settings") && words.next() == Some("true") {
-                anyhow::bail!(
-                    "{} line {}: per_listener_settings true cannot be used in a mesh: links have no listener, \
-                     so Mosquitto would never ask the mesh-plugin about what they bring, and messages would \
-                     circle for ever; take the line out",
-                    path.display(),
-                    index + 1
-                );
-            }
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| sets_listeners_apart(line));
+        let problems: Vec<Problem> = lines.map(|(index, _)| refusal(index + 1)).collect();
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid { path, problems }.into());
         }
     }
     Ok(())
+}
+
+fn sets_listeners_apart(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    matches!(words[..], ["per_listener_settings", "true" | "1", ..])
+}
+
+fn refusal(line: usize) -> Problem {
+    Problem {
+        line,
+        origin: None,
+        key: "per_listener_settings".to_owned(),
+        message:
+            "cannot be used in a mesh: links have no listener, so Mosquitto would never ask the mesh-plugin \
+                  about what they bring, and messages would circle for ever; take the line out"
+                .to_owned(),
+    }
 }
