@@ -8,6 +8,8 @@
 //! - **Only who proved it is the mesh.** Links and mesh-health log in as users of their own, with a password.
 //!   Nobody else may have those names, a client id that begins with `mesh.`, or publish below `$mesh/`. A link
 //!   never publishes; mesh-health publishes below `$mesh/` only.
+//! - **What a broker had sent when it died arrives.** Mosquitto drops what is unread in the socket of a link that
+//!   breaks; on 2.0 and Linux this plugin takes it out first and publishes it ([`salvage`]).
 //! - **Others are not its business.** Their logins and accesses are allowed or left to whoever comes next
 //!   (`password_file`, `acl_file`, dynamic security), as the options say.
 //! - **No storm.** If another plugin answers first, this one is not asked and could not keep the first
@@ -25,4 +27,5 @@ pub mod ffi;
 pub mod hooks;
 pub mod options;
 pub mod policy;
+pub mod salvage;
 pub mod startup;
