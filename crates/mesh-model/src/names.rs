@@ -69,6 +69,8 @@ pub mod link_counter {
     pub const SENT: &str = "sent";
     /// Messages that were kept from that link because they had come over a link (split horizon).
     pub const HELD_BACK: &str = "held_back";
+    /// Those of [`RECEIVED`] that were still unread when the link broke, and were taken out of its socket.
+    pub const SALVAGED: &str = "salvaged";
 }
 
 /// The topic on which the plugin tells how many sessions of mesh users (links from peers, probes) its broker has.

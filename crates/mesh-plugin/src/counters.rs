@@ -17,28 +17,31 @@ pub struct LinkCounts {
     pub sent: u64,
     /// Messages kept from that link, because they had come over a link.
     pub held_back: u64,
+    /// Those of `received` that were taken out of the socket of a broken link.
+    pub salvaged: u64,
 }
 
 /// The topics of the counters, made once, and when they were last published.
 #[derive(Debug)]
 pub struct Board {
-    links: Vec<[String; 3]>,
+    links: Vec<[String; 4]>,
     next: Duration,
 }
 
 impl Board {
     /// A board for these peers; due at once.
-    pub fn new(peers: &[BrokerId]) -> Self {
+    pub fn new<'a>(peers: impl IntoIterator<Item = &'a BrokerId>) -> Self {
         let topics = |peer| {
             [
                 link_counter::RECEIVED,
                 link_counter::SENT,
                 link_counter::HELD_BACK,
+                link_counter::SALVAGED,
             ]
             .map(|name| link_counter_topic(peer, name))
         };
         Self {
-            links: peers.iter().map(topics).collect(),
+            links: peers.into_iter().map(topics).collect(),
             next: Duration::ZERO,
         }
     }
@@ -60,7 +63,7 @@ impl Board {
         bridges: usize,
     ) -> impl Iterator<Item = (&str, u64)> {
         let of_links = self.links.iter().zip(counts).flat_map(|(topics, count)| {
-            let values = [count.received, count.sent, count.held_back];
+            let values = [count.received, count.sent, count.held_back, count.salvaged];
             topics.iter().map(String::as_str).zip(values)
         });
         of_links.chain([(SESSIONS_TOPIC, sessions as u64), (BRIDGES_TOPIC, bridges as u64)])
@@ -82,24 +85,26 @@ mod tests {
     }
 
     #[test]
-    fn every_peer_has_its_three_counters() {
+    fn every_peer_has_its_four_counters() {
         let peers = ["b2", "b3"].map(|id| id.parse().unwrap());
         let counts = [
             LinkCounts {
                 received: 1,
                 sent: 2,
                 held_back: 3,
+                salvaged: 1,
             },
             LinkCounts::default(),
         ];
         let board = Board::new(&peers);
         let lines: Vec<_> = board.lines(counts.into_iter(), 4, 2).collect();
-        assert_eq!(lines.len(), 8);
+        assert_eq!(lines.len(), 10);
         assert_eq!(lines[0], ("$SYS/broker/mesh/link/b2/received", 1));
         assert_eq!(lines[1], ("$SYS/broker/mesh/link/b2/sent", 2));
         assert_eq!(lines[2], ("$SYS/broker/mesh/link/b2/held_back", 3));
-        assert_eq!(lines[3], ("$SYS/broker/mesh/link/b3/received", 0));
-        assert_eq!(lines[6], ("$SYS/broker/mesh/sessions", 4));
-        assert_eq!(lines[7], ("$SYS/broker/mesh/bridges", 2));
+        assert_eq!(lines[3], ("$SYS/broker/mesh/link/b2/salvaged", 1));
+        assert_eq!(lines[4], ("$SYS/broker/mesh/link/b3/received", 0));
+        assert_eq!(lines[8], ("$SYS/broker/mesh/sessions", 4));
+        assert_eq!(lines[9], ("$SYS/broker/mesh/bridges", 2));
     }
 }

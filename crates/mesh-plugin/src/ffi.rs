@@ -12,6 +12,7 @@
 
 pub mod abi;
 pub mod entry;
+pub mod socket;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -20,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use crate::policy::{ClientKey, TopicKey};
+use crate::salvage::{Property, Publish};
 
 /// A client of the broker, for the duration of one callback.
 #[derive(Clone, Copy)]
@@ -80,6 +82,10 @@ pub struct AclCheck<'a> {
     pub topic_key: TopicKey,
     /// The quality of service that the message was published with.
     pub qos: u8,
+    /// Whether it was published to be kept.
+    pub retain: bool,
+    /// The length of its payload.
+    pub length: usize,
     topic: *const c_char,
 }
 
@@ -202,6 +208,95 @@ pub fn publish(topic: &str, payload: &str) -> Result<(), c_int> {
         )
     };
     if code == abi::SUCCESS { Ok(()) } else { Err(code) }
+}
+
+/// Publishes a message that came over a link, to all subscribers here. It leaves at the next turn of the loop.
+pub fn publish_again(message: &Publish<'_>) -> Result<(), c_int> {
+    let topic = c_string(message.topic);
+    let length = c_int::try_from(message.payload.len()).map_err(|_| abi::ERR_INVAL)?;
+    let mut properties = Properties::of(message)?;
+    // SAFETY: topic and payload outlive the call, which copies both; a null client id means everyone.
+    let code = unsafe {
+        abi::mosquitto_broker_publish_copy(
+            ptr::null(),
+            topic.as_ptr(),
+            length,
+            message.payload.as_ptr().cast(),
+            message.qos.into(),
+            message.retain,
+            properties.0,
+        )
+    };
+    if code != abi::SUCCESS {
+        return Err(code);
+    }
+    // They are the broker's now.
+    properties.0 = ptr::null_mut();
+    Ok(())
+}
+
+/// A list of properties in the broker's memory.
+struct Properties(*mut abi::Property);
+
+impl Properties {
+    fn of(message: &Publish<'_>) -> Result<Self, c_int> {
+        let mut list = Self(ptr::null_mut());
+        for property in &message.properties {
+            match list.add(property) {
+                abi::SUCCESS => {}
+                code => return Err(code),
+            }
+        }
+        Ok(list)
+    }
+
+    fn add(&mut self, property: &Property<'_>) -> c_int {
+        let list = &raw mut self.0;
+        // SAFETY: `list` is null or a list of the broker's; strings and bytes outlive the calls, which copy them.
+        unsafe {
+            match *property {
+                Property::PayloadFormat(format) => {
+                    abi::mosquitto_property_add_byte(list, abi::PROP_PAYLOAD_FORMAT, format)
+                }
+                Property::MessageExpiry(seconds) => {
+                    abi::mosquitto_property_add_int32(list, abi::PROP_MESSAGE_EXPIRY, seconds)
+                }
+                Property::ContentType(text) => {
+                    let text = c_string(text);
+                    abi::mosquitto_property_add_string(list, abi::PROP_CONTENT_TYPE, text.as_ptr())
+                }
+                Property::ResponseTopic(topic) => {
+                    let topic = c_string(topic);
+                    abi::mosquitto_property_add_string(list, abi::PROP_RESPONSE_TOPIC, topic.as_ptr())
+                }
+                Property::CorrelationData(data) => {
+                    let Ok(length) = u16::try_from(data.len()) else {
+                        return abi::ERR_INVAL;
+                    };
+                    let start = data.as_ptr().cast();
+                    abi::mosquitto_property_add_binary(list, abi::PROP_CORRELATION_DATA, start, length)
+                }
+                Property::User(name, value) => {
+                    let (name, value) = (c_string(name), c_string(value));
+                    abi::mosquitto_property_add_string_pair(
+                        list,
+                        abi::PROP_USER,
+                        name.as_ptr(),
+                        value.as_ptr(),
+                    )
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Properties {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the list is ours until the broker takes it, and then it is null here.
+            unsafe { abi::mosquitto_property_free_all(&raw mut self.0) };
+        }
+    }
 }
 
 /// Ends the connection of the client with this id, if there is one, without its will.

@@ -7,14 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::time::Instant;
 
-use mesh_model::BrokerId;
 use mesh_model::names::TOPIC_PREFIX;
 
 use crate::counters::Board;
+use crate::ffi::socket::Socket;
 use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Message, abi, log};
 use crate::options::Options;
-use crate::policy::{self, Admission, Bypass, Login, Policy, Published, Verdict};
-use crate::startup;
+use crate::policy::{self, Admission, Bypass, Login, Policy, Published, Shown, Verdict};
+use crate::{salvage, startup};
 
 /// The plugin, from the broker's start to its end.
 pub struct Plugin {
@@ -22,6 +22,10 @@ pub struct Plugin {
     policy: RefCell<Policy>,
     board: RefCell<Board>,
     contexts: Contexts,
+    /// The sockets of this broker's bridges, in the order of the peers, where they are known.
+    sockets: RefCell<Vec<Option<Socket>>>,
+    /// Whether what a broken link leaves unread can be read.
+    salvages: bool,
     /// Unwanted links are being thrown out.
     kicking: Cell<bool>,
     /// One of them was connected.
@@ -30,8 +34,9 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Reads the options. If that fails it logs every problem and there is no plugin.
-    pub fn start(lines: &[(String, String)]) -> Option<Self> {
+    /// Reads the options. If that fails it logs every problem and there is no plugin. `reads_ahead` tells whether
+    /// the broker takes more from a socket than the packet that it handles.
+    pub fn start(lines: &[(String, String)], reads_ahead: bool) -> Option<Self> {
         let mut problems = startup::problems().unwrap_or_else(|why| {
             log(
                 Level::Warning,
@@ -49,7 +54,7 @@ impl Plugin {
         if !problems.is_empty() {
             return None;
         }
-        let peers: Vec<_> = options.peers.iter().map(BrokerId::as_str).collect();
+        let peers: Vec<_> = options.peers.iter().map(|peer| peer.id.as_str()).collect();
         let peers = if peers.is_empty() {
             "none".to_owned()
         } else {
@@ -60,8 +65,18 @@ impl Plugin {
             Level::Notice,
             &format!("{version}, broker {}, peers {peers}", options.broker_id),
         );
+        let salvages = cfg!(target_os = "linux") && !reads_ahead;
+        if !salvages {
+            log(
+                Level::Notice,
+                "when a peer dies, what this broker has not yet read of it is lost: only Mosquitto 2.0 on Linux \
+                 leaves that to be read",
+            );
+        }
         Some(Self {
-            board: RefCell::new(Board::new(&options.peers)),
+            board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id))),
+            sockets: RefCell::new(vec![None; options.peers.len()]),
+            salvages,
             policy: RefCell::new(Policy::new(options.clone())),
             options,
             contexts: Contexts::default(),
@@ -110,7 +125,17 @@ impl Plugin {
         let user = check.client.user();
         let mut policy = self.policy.borrow_mut();
         let verdict = match check.access {
-            Access::Read => policy.read(client, user, check.topic_key, check.qos),
+            Access::Read => {
+                if policy.watches_routing() {
+                    policy.routed(&Shown {
+                        topic: check.topic(),
+                        length: check.length,
+                        qos: check.qos,
+                        retain: check.retain,
+                    });
+                }
+                policy.read(client, user, check.topic_key, check.qos)
+            }
             Access::Write => policy.write(client, user, check.client.is_network(), check.topic()),
             Access::Subscribe => policy.subscribe(client, user),
             Access::Other => policy.other_access(client, user),
@@ -147,9 +172,13 @@ impl Plugin {
         };
         let mut policy = self.policy.borrow_mut();
         let verdict = policy.message(&published);
+        let opened = policy.take_opened();
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
+        if let Some(peer) = opened {
+            self.find_socket(peer);
+        }
         acl_code(verdict)
     }
 
@@ -168,8 +197,55 @@ impl Plugin {
         if self.kicking.get() && client.clean_session() {
             self.intruder.set(true);
         }
-        self.policy.borrow_mut().disconnect(client.key());
+        let broken = self.policy.borrow_mut().disconnect(client.key());
+        if let Some(peer) = broken {
+            self.salvage(peer);
+        }
         abi::SUCCESS
+    }
+
+    fn find_socket(&self, peer: usize) {
+        if self.salvages {
+            let socket = Socket::connected_to(self.options.peers[peer].address);
+            self.sockets.borrow_mut()[peer] = socket;
+        }
+    }
+
+    /// Publishes what the link from a peer has left unread.
+    fn salvage(&self, peer: usize) {
+        let Some(socket) = self.sockets.borrow_mut()[peer].take() else {
+            return;
+        };
+        let bytes = socket.drain(salvage::MOST);
+        let messages = salvage::parse(&bytes);
+        if messages.is_empty() {
+            return;
+        }
+        let shown = messages.iter().map(|message| Shown {
+            topic: message.topic.as_bytes(),
+            length: message.payload.len(),
+            qos: message.qos,
+            retain: message.retain,
+        });
+        // First, so that nothing can be routed that is not known.
+        self.policy.borrow_mut().salvage(peer, shown);
+        let refused = messages
+            .iter()
+            .filter_map(|message| ffi::publish_again(message).err());
+        let refused: Vec<c_int> = refused.collect();
+        let peer = &self.options.peers[peer].id;
+        let count = messages.len() - refused.len();
+        log(
+            Level::Notice,
+            &format!("the link from {peer} broke; salvaged {count} messages of {peer}"),
+        );
+        if let Some(code) = refused.first() {
+            let count = refused.len();
+            log(
+                Level::Error,
+                &format!("lost {count} more: the broker does not publish them, error {code}"),
+            );
+        }
     }
 
     /// TICK.
@@ -183,6 +259,8 @@ impl Plugin {
         if self.board.borrow_mut().due(self.started.elapsed()) {
             self.publish_counters();
         }
+        // Last, since a kick asks and disconnects.
+        self.policy.borrow_mut().route_salvaged();
         abi::SUCCESS
     }
 

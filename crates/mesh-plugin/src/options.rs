@@ -3,6 +3,8 @@
 //! They are rendered by us, so nothing is guessed: a wrong or missing option keeps the broker from starting. Only
 //! a broker that is alone has no `peers`. All problems are reported at once. A password never appears in one.
 
+use std::net::SocketAddr;
+
 use mesh_model::BrokerId;
 
 /// The shortest password that is accepted for a user of the mesh.
@@ -17,13 +19,22 @@ pub enum Ordinary {
     Defer,
 }
 
+/// Another broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: BrokerId,
+    /// Where this broker's bridge connects to it.
+    pub address: SocketAddr,
+}
+
 /// The options.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// The broker that this plugin runs in.
     pub broker_id: BrokerId,
     /// The other brokers.
-    pub peers: Vec<BrokerId>,
+    pub peers: Vec<Peer>,
     /// The password of links.
     pub link_password: String,
     /// The password of mesh-health.
@@ -54,7 +65,7 @@ impl Options {
             None => Some(Vec::new()),
         };
         if let (Some(id), Some(peers)) = (&broker_id, &peers)
-            && peers.contains(id)
+            && peers.iter().any(|peer| peer.id == *id)
         {
             lines.problem(format!("option peers names {id}, which is this broker itself"));
         }
@@ -136,18 +147,32 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn peers(&mut self, text: &str) -> Option<Vec<BrokerId>> {
-        let ids: Vec<_> = text
-            .split(',')
-            .map(|id| self.broker_id("peers", id.trim()))
-            .collect();
-        let ids: Vec<BrokerId> = ids.into_iter().collect::<Option<_>>()?;
-        for (at, id) in ids.iter().enumerate() {
-            if ids[..at].contains(id) {
-                self.problem(format!("option peers names {id} twice"));
+    fn peers(&mut self, text: &str) -> Option<Vec<Peer>> {
+        let peers: Vec<_> = text.split(',').map(|peer| self.peer(peer.trim())).collect();
+        let peers: Vec<Peer> = peers.into_iter().collect::<Option<_>>()?;
+        for (at, peer) in peers.iter().enumerate() {
+            if peers[..at].iter().any(|earlier| earlier.id == peer.id) {
+                self.problem(format!("option peers names {} twice", peer.id));
             }
         }
-        Some(ids)
+        Some(peers)
+    }
+
+    fn peer(&mut self, text: &str) -> Option<Peer> {
+        let Some((id, address)) = text.split_once('=') else {
+            self.problem(format!(
+                "option peers: {text:?} is not an id and an address, as in broker2=192.0.2.2:1883"
+            ));
+            return None;
+        };
+        let id = self.broker_id("peers", id)?;
+        let Ok(address) = address.parse() else {
+            self.problem(format!(
+                "option peers: {address:?} is not an IP address and a port"
+            ));
+            return None;
+        };
+        Some(Peer { id, address })
     }
 
     fn password(&mut self, name: &str) -> Option<String> {
@@ -180,7 +205,7 @@ mod tests {
 
     const GOOD: [(&str, &str); 6] = [
         ("broker_id", "broker1"),
-        ("peers", "broker2, broker3"),
+        ("peers", "broker2=192.0.2.2:1883, broker3=[2001:db8::3]:1884"),
         ("link_password", "0123456789abcdef"),
         ("health_password", "fedcba9876543210"),
         ("auth", "allow"),
@@ -207,7 +232,17 @@ mod tests {
     fn the_rendered_options_are_read() {
         let options = parse(&GOOD).ok().unwrap();
         assert_eq!(options.broker_id.as_str(), "broker1");
-        assert_eq!(options.peers.len(), 2);
+        let peers = options.peers.iter();
+        let peers: Vec<_> = peers
+            .map(|peer| (peer.id.as_str(), peer.address.to_string()))
+            .collect();
+        assert_eq!(
+            peers,
+            [
+                ("broker2", "192.0.2.2:1883".to_owned()),
+                ("broker3", "[2001:db8::3]:1884".to_owned())
+            ]
+        );
         assert_eq!((options.auth, options.acl), (Ordinary::Allow, Ordinary::Defer));
     }
 
@@ -249,10 +284,14 @@ mod tests {
             ("broker_id", ""),
             ("broker_id", "broker2"),
             ("peers", ""),
-            ("peers", "broker2,,broker3"),
-            ("peers", "broker2,broker2"),
-            ("peers", "broker2 broker3"),
-            ("peers", "broker1"),
+            ("peers", "broker2=192.0.2.2:1883,,broker3=192.0.2.3:1883"),
+            ("peers", "broker2=192.0.2.2:1883,broker2=192.0.2.3:1883"),
+            ("peers", "broker2=192.0.2.2:1883 broker3=192.0.2.3:1883"),
+            ("peers", "broker1=192.0.2.1:1883"),
+            ("peers", "broker2"),
+            ("peers", "broker2=192.0.2.2"),
+            ("peers", "broker2=host:1883"),
+            ("peers", "Broker2=192.0.2.2:1883"),
             ("link_password", "0123456789abcde"),
             ("health_password", ""),
             ("auth", "Allow"),

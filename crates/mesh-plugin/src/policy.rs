@@ -11,6 +11,9 @@
 //! READ checks for what the broker says by itself (`$SYS`, its log) come at any time, but always at QoS 2 and
 //! from topics of their own.
 //!
+//! What is salvaged from a broken link is published by this plugin and raises no MESSAGE either; how it is known
+//! stands in the module `salvaged`.
+//!
 //! **How a bypass is known.** The broker asks about each publish of a network client right before it tells of
 //! the message. A message without that question, or a link with a subscription that nobody asked about, means
 //! that another plugin answers in our place; READ checks would not reach us either. So does a link that is
@@ -27,11 +30,14 @@ use mesh_model::topology::Link;
 use crate::counters::LinkCounts;
 use crate::options::{Options, Ordinary};
 
+mod salvaged;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
 
+use salvaged::Salvaged;
+pub use salvaged::Shown;
 use sessions::{Part, Sessions};
 pub use vocabulary::{Admission, Bypass, ClientKey, Login, Published, TopicKey, Verdict};
 
@@ -44,6 +50,8 @@ enum Routing {
     Remote,
     /// Over a link, at QoS 2: the one whose topic is stored there.
     Released(TopicKey),
+    /// Over a link that broke, and published here by ourselves.
+    Salvaged,
 }
 
 #[derive(Debug)]
@@ -67,6 +75,12 @@ pub struct Policy {
     unreleased: HashSet<TopicKey>,
     /// Retained messages are being delivered to a new subscriber.
     replaying: bool,
+    /// The bridge that brought the last message in, if nothing but READ checks has happened since.
+    arriving: Option<ClientKey>,
+    /// A peer whose bridge has just brought its first message in; until told.
+    opened: Option<usize>,
+    /// What we publish ourselves in place of a link that broke.
+    salvaged: Salvaged,
     /// Whom the last check was about, if it was whether that client may publish.
     writer: Option<ClientKey>,
     bypass: Option<Bypass>,
@@ -78,7 +92,7 @@ impl Policy {
     /// A broker without clients.
     pub fn new(options: Options) -> Self {
         let peers = options.peers.iter().map(|peer| {
-            let (own, peer) = (options.broker_id.clone(), peer.clone());
+            let (own, peer) = (options.broker_id.clone(), peer.id.clone());
             let outward = Link {
                 from: own.clone(),
                 to: peer.clone(),
@@ -97,6 +111,9 @@ impl Policy {
             routing: Routing::Local,
             unreleased: HashSet::new(),
             replaying: false,
+            arriving: None,
+            opened: None,
+            salvaged: Salvaged::default(),
             writer: None,
             bypass: None,
             alarm: None,
@@ -154,12 +171,52 @@ impl Policy {
         }
     }
 
+    /// The place of a peer whose bridge has brought its first message in since it connected; told once.
+    pub fn take_opened(&mut self) -> Option<usize> {
+        self.opened.take()
+    }
+
     /// A connection ended. The message is not forgotten: it may be routed on after this.
-    pub fn disconnect(&mut self, client: ClientKey) {
+    ///
+    /// Tells the place of a peer if this is its bridge, and it ended while a message of it was being handled. The
+    /// broker then stands at the border of a packet, and what has come after it is worth to be salvaged.
+    pub fn disconnect(&mut self, client: ClientKey) -> Option<usize> {
+        let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
-        for peer in &mut self.peers {
-            peer.bridge = peer.bridge.filter(|bridge| *bridge != client);
+        let peer = self.peers.iter().position(|peer| peer.bridge == Some(client))?;
+        self.peers[peer].bridge = None;
+        arriving.then_some(peer)
+    }
+
+    /// These messages came over the link from a peer, and will be published here in this order.
+    pub fn salvage<'a>(&mut self, peer: usize, messages: impl ExactSizeIterator<Item = Shown<'a>>) {
+        let counts = &mut self.peers[peer].counts;
+        counts.received += messages.len() as u64;
+        counts.salvaged += messages.len() as u64;
+        self.salvaged.publish(messages);
+    }
+
+    /// The broker routes what plugins have published when this callback has returned.
+    pub fn route_salvaged(&mut self) {
+        self.forget_message();
+        self.salvaged.route();
+    }
+
+    /// Whether [`Self::routed`] must be told of a message before [`Self::read`] is asked.
+    pub fn watches_routing(&self) -> bool {
+        self.salvaged.is_due()
+    }
+
+    /// A message that looks like this is being routed, or was stored.
+    pub fn routed(&mut self, shown: &Shown<'_>) {
+        if self.replaying || !matches!(self.routing, Routing::Local | Routing::Salvaged) {
+            return;
         }
+        self.routing = if self.salvaged.contains(shown) {
+            Routing::Salvaged
+        } else {
+            Routing::Local
+        };
     }
 
     /// May `client` receive the message whose topic is stored at `topic`, which was published with `qos`?
@@ -176,6 +233,7 @@ impl Policy {
             Routing::Local => false,
             Routing::Remote => qos < 2,
             Routing::Released(released) => released == topic,
+            Routing::Salvaged => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {
@@ -254,13 +312,16 @@ impl Policy {
     }
 
     fn message_from_link(&mut self, peer: Option<usize>, message: &Published<'_>) -> Verdict {
-        if let Some(peer) = peer {
-            self.peers[peer].bridge = Some(message.client);
+        if let Some(peer) = peer
+            && self.peers[peer].bridge.replace(message.client) != Some(message.client)
+        {
+            self.opened = Some(peer);
         }
         if self.bypass.is_some() {
             return Verdict::Refuse;
         }
         if let Some(peer) = peer {
+            self.arriving = Some(message.client);
             self.peers[peer].counts.received += 1;
         }
         if message.qos < 2 {
@@ -308,6 +369,8 @@ impl Policy {
         self.routing = Routing::Local;
         self.replaying = false;
         self.writer = None;
+        self.arriving = None;
+        self.salvaged.clear_due();
     }
 }
 

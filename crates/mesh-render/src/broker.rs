@@ -13,6 +13,8 @@ struct Peer {
     id: String,
     ip: String,
     port: u16,
+    /// As the plugin reads it.
+    named_address: String,
     link_client_id: String,
     local_client_id: String,
 }
@@ -84,6 +86,7 @@ fn describe_peer(peer: &Broker, broker: &Broker) -> Peer {
         id: peer.id.to_string(),
         ip: peer.address.ip().to_string(),
         port: peer.address.port(),
+        named_address: format!("{}={}", peer.id, peer.address),
         link_client_id: names::link_client_id(&link),
         local_client_id: names::local_client_id(&link),
     }

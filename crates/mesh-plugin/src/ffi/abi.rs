@@ -18,6 +18,12 @@ pub struct PluginId {
     _opaque: [u8; 0],
 }
 
+/// A list of properties; only ever seen behind a pointer.
+#[repr(C)]
+pub struct Property {
+    _opaque: [u8; 0],
+}
+
 /// One `plugin_opt_` line.
 #[repr(C)]
 pub struct Opt {
@@ -39,10 +45,12 @@ pub struct EvtAclCheck {
     properties: *mut c_void,
     /// One of the `ACL_` constants.
     pub access: c_int,
-    payloadlen: u32,
+    /// The length of the payload.
+    pub payloadlen: u32,
     /// The quality of service that the message was published with.
     pub qos: u8,
-    retain: bool,
+    /// Whether the message was published to be kept.
+    pub retain: bool,
     future2: [*mut c_void; 4],
 }
 
@@ -96,7 +104,9 @@ const _: () = {
     assert!(offset_of!(EvtAclCheck, client) == 8);
     assert!(offset_of!(EvtAclCheck, topic) == 16);
     assert!(offset_of!(EvtAclCheck, access) == 40);
+    assert!(offset_of!(EvtAclCheck, payloadlen) == 44);
     assert!(offset_of!(EvtAclCheck, qos) == 48);
+    assert!(offset_of!(EvtAclCheck, retain) == 49);
     assert!(size_of::<EvtBasicAuth>() == 64);
     assert!(offset_of!(EvtBasicAuth, client) == 8);
     assert!(offset_of!(EvtBasicAuth, username) == 16);
@@ -122,6 +132,21 @@ pub const EVT_MESSAGE: c_int = 7;
 pub const EVT_TICK: c_int = 9;
 /// `MOSQ_EVT_DISCONNECT`.
 pub const EVT_DISCONNECT: c_int = 10;
+/// `MOSQ_EVT_CONNECT`, which came with Mosquitto 2.1.
+pub const EVT_CONNECT: c_int = 11;
+
+/// `MQTT_PROP_PAYLOAD_FORMAT_INDICATOR`.
+pub const PROP_PAYLOAD_FORMAT: c_int = 1;
+/// `MQTT_PROP_MESSAGE_EXPIRY_INTERVAL`.
+pub const PROP_MESSAGE_EXPIRY: c_int = 2;
+/// `MQTT_PROP_CONTENT_TYPE`.
+pub const PROP_CONTENT_TYPE: c_int = 3;
+/// `MQTT_PROP_RESPONSE_TOPIC`.
+pub const PROP_RESPONSE_TOPIC: c_int = 8;
+/// `MQTT_PROP_CORRELATION_DATA`.
+pub const PROP_CORRELATION_DATA: c_int = 9;
+/// `MQTT_PROP_USER_PROPERTY`.
+pub const PROP_USER: c_int = 38;
 
 /// `MOSQ_ACL_READ`.
 pub const ACL_READ: c_int = 1;
@@ -183,8 +208,34 @@ unsafe extern "C" {
         payload: *const c_void,
         qos: c_int,
         retain: bool,
-        properties: *mut c_void,
+        properties: *mut Property,
     ) -> c_int;
+    /// Appends a property of one byte.
+    pub fn mosquitto_property_add_byte(list: *mut *mut Property, identifier: c_int, value: u8) -> c_int;
+    /// Appends a property of four bytes.
+    pub fn mosquitto_property_add_int32(list: *mut *mut Property, identifier: c_int, value: u32) -> c_int;
+    /// Appends a property that is text; copies it.
+    pub fn mosquitto_property_add_string(
+        list: *mut *mut Property,
+        identifier: c_int,
+        value: *const c_char,
+    ) -> c_int;
+    /// Appends a property of any bytes; copies them.
+    pub fn mosquitto_property_add_binary(
+        list: *mut *mut Property,
+        identifier: c_int,
+        value: *const c_void,
+        length: u16,
+    ) -> c_int;
+    /// Appends a property that is a name and a value; copies both.
+    pub fn mosquitto_property_add_string_pair(
+        list: *mut *mut Property,
+        identifier: c_int,
+        name: *const c_char,
+        value: *const c_char,
+    ) -> c_int;
+    /// Frees a list.
+    pub fn mosquitto_property_free_all(list: *mut *mut Property);
     /// Ends the connection of a client.
     pub fn mosquitto_kick_client_by_clientid(client_id: *const c_char, with_will: bool) -> c_int;
 }

@@ -78,7 +78,9 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
     let start = || {
         // SAFETY: the broker gives an array of this length whose strings end with a zero.
         let options = unsafe { pairs(opts, count) };
-        let Some(plugin) = Plugin::start(&options) else {
+        // SAFETY: `id` is the broker's.
+        let reads_ahead = unsafe { reads_ahead(id) };
+        let Some(plugin) = Plugin::start(&options, reads_ahead) else {
             return abi::ERR_INVAL;
         };
         let loaded = Box::into_raw(Box::new(Loaded { id, plugin }));
@@ -100,6 +102,28 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
         abi::SUCCESS
     };
     guard("init", start, || abi::ERR_UNKNOWN)
+}
+
+/// Whether this is Mosquitto 2.1 or later, which reads more from a socket than the packet that it handles. It is
+/// known by an event that came with it.
+///
+/// # Safety
+///
+/// `id` is what the broker gave to `mosquitto_plugin_init`.
+unsafe fn reads_ahead(id: *mut PluginId) -> bool {
+    // SAFETY: `id` is valid, and the callback does nothing with its arguments.
+    unsafe {
+        let code =
+            abi::mosquitto_callback_register(id, abi::EVT_CONNECT, ignore, ptr::null(), ptr::null_mut());
+        if code == abi::SUCCESS {
+            abi::mosquitto_callback_unregister(id, abi::EVT_CONNECT, ignore, ptr::null());
+        }
+        code == abi::SUCCESS
+    }
+}
+
+unsafe extern "C" fn ignore(_: c_int, _: *mut c_void, _: *mut c_void) -> c_int {
+    abi::ERR_PLUGIN_DEFER
 }
 
 /// Unregisters the callbacks and frees what was kept.
@@ -168,6 +192,8 @@ unsafe extern "C" fn on_acl_check(_: c_int, data: *mut c_void, userdata: *mut c_
         },
         topic_key: TopicKey(event.topic.addr()),
         qos: event.qos,
+        retain: event.retain,
+        length: event.payloadlen as usize,
         topic: event.topic,
     };
     guard(

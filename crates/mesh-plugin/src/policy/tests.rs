@@ -2,6 +2,7 @@
 
 use super::sessions::same_secret;
 use super::*;
+use crate::options::Peer;
 
 const LINK: Option<&[u8]> = Some(b"mesh-link");
 const HEALTH: Option<&[u8]> = Some(b"mesh-health");
@@ -23,7 +24,12 @@ const T2: TopicKey = TopicKey(0x7002);
 fn options(auth: Ordinary, acl: Ordinary) -> Options {
     Options {
         broker_id: "b1".parse().unwrap(),
-        peers: ["b2", "b3"].map(|id| id.parse().unwrap()).to_vec(),
+        peers: ["b2", "b3"]
+            .map(|id| Peer {
+                id: id.parse().unwrap(),
+                address: "192.0.2.1:1883".parse().unwrap(),
+            })
+            .to_vec(),
         link_password: String::from_utf8(LINK_PASSWORD.to_vec()).unwrap(),
         health_password: String::from_utf8(HEALTH_PASSWORD.to_vec()).unwrap(),
         auth,
@@ -538,4 +544,178 @@ fn secrets_are_compared_whole() {
     ] {
         assert!(!same_secret(given, "abc"), "{given:?}");
     }
+}
+
+fn shown(topic: &str, length: usize) -> Shown<'_> {
+    Shown {
+        topic: topic.as_bytes(),
+        length,
+        qos: 1,
+        retain: false,
+    }
+}
+
+/// As [`routed`], for a message that nobody was told of.
+fn routed_by_itself(policy: &mut Policy, message: &Shown<'_>, topic: TopicKey) -> [bool; 4] {
+    [(ALICE, None), (TO_B2, LINK), (TO_B3, LINK), (BOB, None)].map(|(client, user)| {
+        if policy.watches_routing() {
+            policy.routed(message);
+        }
+        policy.read(client, user, topic, message.qos) == Verdict::Accept
+    })
+}
+
+/// The link from b2 breaks while a message of it is handled, and these are salvaged.
+fn broken(messages: &[Shown<'_>]) -> Policy {
+    let mut policy = linked();
+    arrive(&mut policy, T1, 1);
+    assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
+    assert_eq!(policy.disconnect(FROM_B2), Some(0));
+    policy.salvage(0, messages.iter().copied());
+    policy
+}
+
+fn turn(policy: &mut Policy) {
+    policy.tick(|_| Some(2));
+    policy.route_salvaged();
+}
+
+#[test]
+fn a_link_breaks_inside_a_message_only_if_nothing_but_read_checks_came_between() {
+    let between: [fn(&mut Policy); 6] = [
+        |policy| policy.tick(|_| Some(2)),
+        |policy| {
+            policy.disconnect(ALICE);
+        },
+        |policy| {
+            publish(policy, ALICE, T2, 1);
+        },
+        |policy| {
+            policy.subscribe(ALICE, None);
+        },
+        |policy| {
+            login(policy, ALICE, "alice", None, b"");
+        },
+        |policy| {
+            message(policy, ClientKey(0x300), LINK, b"mesh.local.b3.b1", false, T2, 1);
+        },
+    ];
+    for event in between {
+        let mut policy = linked();
+        arrive(&mut policy, T1, 1);
+        event(&mut policy);
+        assert_eq!(policy.disconnect(FROM_B2), None);
+        assert_eq!(policy.disconnect(FROM_B2), None);
+    }
+    let mut policy = linked();
+    publish(&mut policy, ALICE, T2, 1);
+    assert_eq!(policy.disconnect(ALICE), None, "no link");
+}
+
+#[test]
+fn the_first_message_of_a_connected_bridge_is_told_once() {
+    let mut policy = linked();
+    for _ in 0..2 {
+        arrive(&mut policy, T1, 1);
+        assert_eq!(policy.take_opened(), Some(0));
+        arrive(&mut policy, T1, 1);
+        assert_eq!(policy.take_opened(), None);
+        policy.disconnect(FROM_B2);
+    }
+}
+
+#[test]
+fn what_is_salvaged_goes_to_no_link_and_what_others_publish_does() {
+    let messages = [
+        shown("a", 1),
+        shown("a", 1),
+        shown("nobody/listens", 1),
+        shown("b", 1),
+        shown("a", 1),
+    ];
+    let mut policy = broken(&messages);
+    publish(&mut policy, ALICE, T1, 1);
+    assert_eq!(
+        routed_by_itself(&mut policy, &shown("a", 1), T1),
+        TO_ALL,
+        "not yet"
+    );
+    turn(&mut policy);
+    let other = [shown("$SYS/x", 1), shown("a", 2), shown("c", 1)];
+    for at in [0, 1, 3, 4] {
+        for other in &other {
+            assert_eq!(routed_by_itself(&mut policy, other, T1), TO_ALL, "{other:?}");
+        }
+        assert_eq!(
+            routed_by_itself(&mut policy, &messages[at], T1),
+            NOT_TO_LINKS,
+            "{at}"
+        );
+    }
+    assert_eq!(
+        routed_by_itself(&mut policy, &shown("b", 1), T1),
+        TO_ALL,
+        "it has gone by"
+    );
+    let counts = policy.counts().next().unwrap();
+    assert_eq!((counts.received, counts.salvaged), (6, 5));
+}
+
+#[test]
+fn salvaged_messages_are_forgotten_with_the_next_thing_that_happens() {
+    let ends: [fn(&mut Policy); 3] = [
+        |policy| {
+            publish(policy, ALICE, T2, 1);
+        },
+        |policy| {
+            policy.subscribe(ALICE, None);
+        },
+        turn,
+    ];
+    for end in ends {
+        let mut policy = broken(&[shown("a", 1)]);
+        turn(&mut policy);
+        end(&mut policy);
+        assert!(!policy.watches_routing());
+        assert_eq!(routed_by_itself(&mut policy, &shown("a", 1), T1), TO_ALL);
+    }
+}
+
+#[test]
+fn a_second_link_that_breaks_in_the_same_turn_adds_to_the_first() {
+    let mut policy = broken(&[shown("a", 1)]);
+    policy.salvage(1, [shown("b", 1)].into_iter());
+    turn(&mut policy);
+    for topic in ["a", "b"] {
+        assert_eq!(routed_by_itself(&mut policy, &shown(topic, 1), T1), NOT_TO_LINKS);
+    }
+    policy.salvage(1, [shown("c", 1)].into_iter());
+    assert!(!policy.watches_routing());
+    turn(&mut policy);
+    assert_eq!(routed_by_itself(&mut policy, &shown("c", 1), T1), NOT_TO_LINKS);
+}
+
+#[test]
+fn a_qos_2_message_released_after_salvaged_ones_is_still_known() {
+    let mut policy = linked();
+    arrive(&mut policy, T2, 2);
+    arrive(&mut policy, T1, 1);
+    policy.disconnect(FROM_B2);
+    policy.salvage(0, [shown("a", 1)].into_iter());
+    turn(&mut policy);
+    let released = Shown {
+        qos: 2,
+        ..shown("z", 1)
+    };
+    assert_eq!(routed_by_itself(&mut policy, &shown("a", 1), T1), NOT_TO_LINKS);
+    assert_eq!(routed_by_itself(&mut policy, &released, T2), NOT_TO_LINKS);
+}
+
+#[test]
+fn nothing_is_salvaged_once_the_mesh_is_left() {
+    let mut policy = linked();
+    message(&mut policy, ALICE, None, b"alice", true, T1, 1);
+    assert!(policy.take_alarm().is_some());
+    assert_eq!(arrive(&mut policy, T1, 1), Verdict::Refuse);
+    assert_eq!(policy.disconnect(FROM_B2), None);
 }
