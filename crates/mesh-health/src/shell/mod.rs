@@ -8,6 +8,8 @@ pub mod metrics;
 pub mod monitor;
 mod nginx;
 pub mod probe;
+pub mod sessions;
+pub mod sock_destroy;
 pub mod wire;
 
 use tokio::sync::mpsc;
