@@ -147,3 +147,80 @@ async fn a_worker_that_does_not_stop_is_named_at_the_deadline() {
     );
     sessions.old_workers_stopped(common::PATIENCE).await.unwrap();
 }
+
+/// Where the test below finds its configuration.
+const AS_ANOTHER: &str = "MESH_TEST_SESSIONS_CONFIG";
+
+/// Closes what it can, as another user. It is run by the test below.
+#[tokio::test]
+#[ignore = "a part of another test, which runs it"]
+async fn close_as_another_user() {
+    let path = std::env::var(AS_ANOTHER).unwrap();
+    let config = mesh_runtime::Config::load(path.as_ref(), [], &[]).unwrap();
+    let broker = config.topology.brokers()[0].address;
+    let _own = clients(broker, "prober", 3).await;
+    let closed = Sessions::new(&config).close(broker, None).await;
+    println!("\nanswer {closed:?}");
+}
+
+/// Runs it as `nobody` with the one right that mesh-health needs, and returns what it answers.
+fn as_nobody(mesh: &Mesh) -> Option<String> {
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.args(["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "close_as_another_user", "--ignored", "--nocapture"]);
+    let output = command.env(AS_ANOTHER, &mesh.config.path).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answer = text.lines().find_map(|line| line.strip_prefix("answer "));
+    if answer.is_none() {
+        println!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    answer.map(str::to_owned)
+}
+
+#[tokio::test]
+async fn where_open_files_may_not_be_read_the_user_of_the_workers_tells_or_nothing_is_closed() {
+    use std::os::unix::fs::PermissionsExt;
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let other = ["www-data", "nginx", "daemon"]
+        .into_iter()
+        .find(|name| users.lines().any(|line| line.starts_with(&format!("{name}:"))));
+    let (true, Some(other)) = (is_root(), other) else {
+        println!("skipped: only root can become somebody else, and there must be somebody");
+        return;
+    };
+    let mut mesh = Mesh::start(1).await;
+    let address = mesh.address(1);
+    let folder = mesh.config.path.parent().unwrap();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+
+    let mut through = clients(mesh.config.balancer.listen, "through", 10).await;
+    let Some(answer) = as_nobody(&mesh) else {
+        println!("skipped: this program cannot be run as nobody");
+        return;
+    };
+    assert!(answer.contains("balancer.proxy_bind"), "{answer}");
+    for client in &mut through {
+        assert!(
+            lives(client).await,
+            "nothing is closed if it cannot be told whose it is"
+        );
+    }
+
+    let conf = mesh.config.balancer.dir.join("nginx.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    assert!(text.contains("user root;"));
+    std::fs::write(&conf, text.replace("user root;", &format!("user {other};"))).unwrap();
+    mesh.nginx.as_mut().unwrap().end();
+    mesh.start_nginx().await;
+    let mut through = clients(mesh.config.balancer.listen, "again", 10).await;
+    let mut direct = clients(address, "direct", 10).await;
+    assert_eq!(as_nobody(&mesh).unwrap(), "Ok(Closed { closed: 10, left: 0 })");
+    for client in &mut through {
+        assert!(ends(client).await, "a session through Nginx ends");
+    }
+    for client in &mut direct {
+        assert!(lives(client).await, "a session of somebody else lives on");
+    }
+}
