@@ -110,7 +110,9 @@ async fn moves_sessions_of_a_hung_primary(count: usize) {
     let standby = fleet_at(vec![lab.broker(new)], "standby", 5).await;
     let others = of_others(&lab, old);
     assert!(others.len() >= 5 + 2, "direct clients and links: {others:?}");
+    let start = Instant::now();
     assert_eq!(sessions.count(lab.broker(old)).await, Ok(count));
+    println!("{count} sessions: told whose they are in {:?}", start.elapsed());
 
     lab.hang(old.as_str()).await.unwrap();
     switch(&lab, &sessions, 1, new).await;
