@@ -210,6 +210,7 @@ impl Balancer {
         let master = nginx::master(&self.path("nginx.pid"))?;
         let log_end = std::fs::metadata(self.path("error.log")).map_or(0, |log| log.len());
         nginx::reload(master)?;
+        report(&self.reports, Input::Reloaded(plan.generation)).await;
         self.confirm(plan, log_end).await?;
         self.last_good = Some(contents);
         self.answered = Some(plan.clone());

@@ -6,11 +6,13 @@ pub mod clock;
 pub mod driver;
 pub mod metrics;
 pub mod monitor;
+pub mod mover;
 mod nginx;
 pub mod probe;
 pub mod sessions;
 pub mod sock_destroy;
 pub mod wire;
+pub mod wishes;
 
 use tokio::sync::mpsc;
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use mesh_model::{Broker, BrokerId, Topology, TopologyError};
@@ -79,6 +80,26 @@ pub struct Balancer {
 pub enum Failback {
     /// Only when an operator says so.
     Never,
+    /// By itself, when the more preferred broker has been healthy for this long.
+    After(Duration),
+}
+
+impl FromStr for Failback {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "never" {
+            return Ok(Self::Never);
+        }
+        let after = text
+            .strip_prefix("after ")
+            .and_then(|rest| humantime::parse_duration(rest).ok());
+        match after {
+            Some(after) if after >= SECOND => Ok(Self::After(after)),
+            Some(_) => Err("must be at least \"after 1s\"".to_owned()),
+            None => Err(format!("{text:?} is neither \"never\" nor like \"after 5m\"")),
+        }
+    }
 }
 
 /// `[health]`: how brokers are watched and when clients are moved.
@@ -110,6 +131,16 @@ pub struct Health {
     pub link_down_after: Duration,
     /// When clients go back to a more preferred broker.
     pub failback: Failback,
+    /// Switches that need not be, e.g. automatic failbacks, within `optional_switch_window`.
+    pub optional_switches: u64,
+    /// The time in which optional switches are counted.
+    pub optional_switch_window: Duration,
+    /// How long a choice in need waits for a better one.
+    pub need_grace: Duration,
+    /// How long it takes to move the sessions off a draining broker.
+    pub drain_time: Duration,
+    /// Where the operator's wishes are kept; beside `upstream.conf` if not given.
+    pub state_file: Option<PathBuf>,
 }
 
 /// `[security]`: where secrets are.
@@ -408,11 +439,40 @@ fn read_health(reader: &mut Reader) -> Health {
             100 * MS..=10 * MINUTE,
             "silence of canaries between two healthy brokers after which their link is down",
         ),
-        failback: s.choice(
+        failback: s.parsed_or(
             "failback",
-            &[("never", Failback::Never)],
-            0,
-            "when clients go back to a more preferred broker",
+            "\"never\" or e.g. \"after 5m\"",
+            "never",
+            Failback::Never,
+            "when clients go back to a more preferred broker by themselves: once it has been healthy for that long",
+        ),
+        optional_switches: s.number(
+            "optional_switches",
+            3,
+            1..=1000,
+            "switches that need not be (automatic failbacks) within `optional_switch_window`; more are held back",
+        ),
+        optional_switch_window: s.duration(
+            "optional_switch_window",
+            "5m",
+            SECOND..=24 * HOUR,
+            "the time in which they are counted",
+        ),
+        need_grace: s.duration(
+            "need_grace",
+            "300ms",
+            MS..=MINUTE,
+            "how long, when the primary is dead and nobody is eligible, a choice in need waits for a better one",
+        ),
+        drain_time: s.duration(
+            "drain_time",
+            "30s",
+            100 * MS..=24 * HOUR,
+            "the time over which the sessions of a draining broker are moved, in slices",
+        ),
+        state_file: s.optional_path(
+            "state_file",
+            "where it is kept which brokers are drained or disabled; `mesh-health.json` in balancer.dir if not given",
         ),
     };
     if health.suspect_after <= health.probe_interval {
