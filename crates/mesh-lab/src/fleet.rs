@@ -101,12 +101,13 @@ impl Fleet {
             .await
     }
 
-    /// Calls the roll until every session's broker answers, at most until `deadline`; tells how many did.
+    /// Calls the roll until every session's broker answers, at most until `deadline` but at least once; tells how
+    /// many did.
     pub async fn wait_answering(&self, deadline: Duration) -> usize {
         let end = Instant::now() + deadline;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let answering = self.roll_call(left.min(ROLL_CALL)).await;
+            let answering = self.roll_call(ROLL_CALL).await;
             if answering == self.accounts.len() || left <= ROLL_CALL {
                 return answering;
             }

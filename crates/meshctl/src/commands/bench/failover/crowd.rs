@@ -7,6 +7,7 @@ use mesh_lab::fleet::LogMarks;
 use serde::Serialize;
 
 use super::effort::Effort;
+use super::faults::LINGER;
 use super::rig::Rig;
 use super::systems::System;
 
@@ -56,7 +57,8 @@ pub async fn run(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyh
     lab.hang(rig.primary.as_str()).await?;
     let cap = effort.patience(system);
     let back = rig.service.back(hung, cap).await;
-    let answering = rig.fleet.wait_answering(cap.saturating_sub(hung.elapsed())).await;
+    let left = if back.is_some() { LINGER } else { Duration::ZERO };
+    let answering = rig.fleet.wait_answering(left).await;
     let since = rig.fleet.since(hung);
     let closed = since.closed.iter().max().copied();
     let closed = closed.filter(|_| since.closed.len() == effort.crowd);

@@ -12,6 +12,9 @@ use super::effort::Effort;
 use super::rig::{Rig, disconnects};
 use super::systems::System;
 
+/// How long after the service is back a session may take to be back too; then it is stuck.
+pub const LINGER: Duration = Duration::from_secs(2);
+
 /// What is done to brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -118,11 +121,12 @@ pub async fn primary(
     }
     let cap = effort.patience(system);
     outcome.back.push(rig.service.back(start, cap).await);
-    let left = cap.saturating_sub(start.elapsed());
-    let answering = rig
-        .fleet
-        .wait_answering(left.max(Duration::from_millis(300)))
-        .await;
+    let left = if outcome.back == [None] {
+        Duration::ZERO
+    } else {
+        LINGER
+    };
+    let answering = rig.fleet.wait_answering(left).await;
     outcome.stuck = rig.sessions - answering;
     // A switch may cut what it should not a moment after it has served the first.
     sleep(Duration::from_millis(100)).await;

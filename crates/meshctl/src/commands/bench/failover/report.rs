@@ -149,8 +149,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "NEEDLESS: sessions cut though their broker was well. MAX CUTS: of one session in a run. OUTAGE: from \
-             the fault until\na session that was cut is back for good. STUCK: sessions whose broker does not \
-             answer at the end, and nobody cut them.\n"
+             the fault until\na session that was cut is back for good. STUCK: sessions without an answering \
+             broker 2 s later.\n"
         )?;
         if let Some(crowd) = self.crowds.first() {
             let sessions = crowd.sessions;
