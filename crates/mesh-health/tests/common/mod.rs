@@ -216,8 +216,17 @@ impl Mesh {
     }
 
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.request("GET", path).await
+    }
+
+    pub async fn post(&self, path: &str) -> (u16, serde_json::Value) {
+        let (status, body) = self.request("POST", path).await.expect("an answer");
+        (status, serde_json::from_str(&body).expect("JSON"))
+    }
+
+    async fn request(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.config.health.listen).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
