@@ -5,7 +5,7 @@
 //! broker is looked at again until no session is left, since for some 100 ms after a reload old workers may open new
 //! ones; what fails is tried again, ever more rarely.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesh_model::BrokerId;
@@ -48,7 +48,6 @@ struct Move {
     pace: Pace,
     /// When the first order went out.
     begun: Option<Moment>,
-    under_way: bool,
     next: Moment,
     looks: usize,
     failures: u32,
@@ -62,6 +61,8 @@ struct Move {
 #[derive(Debug, Default)]
 pub struct Moves {
     moves: BTreeMap<BrokerId, Move>,
+    /// Brokers with an order that has not been reported, also where nobody waits for it any longer.
+    under_way: BTreeSet<BrokerId>,
     may_move: bool,
     error: Option<String>,
 }
@@ -75,7 +76,6 @@ impl Moves {
             let begin = || Move {
                 pace: *pace,
                 begun: None,
-                under_way: false,
                 next: now,
                 looks: 0,
                 failures: 0,
@@ -99,23 +99,24 @@ impl Moves {
         if !self.may_move {
             return None;
         }
-        let due = |m: &Move| !m.under_way && m.next <= now;
-        let (id, order) = self.moves.iter_mut().find(|(_, m)| due(m))?;
-        order.under_way = true;
+        let under_way = &mut self.under_way;
+        let mut moves = self.moves.iter_mut();
+        let (id, order) = moves.find(|(id, m)| m.next <= now && !under_way.contains(*id))?;
+        under_way.insert(id.clone());
         let begun = *order.begun.get_or_insert(now);
         Some((id.clone(), order.slice(begun, now)))
     }
 
     /// When [`Self::next_order`] has something.
     pub fn deadline(&self) -> Option<Moment> {
-        let open = self.moves.values().filter(|m| !m.under_way);
-        open.map(|m| m.next).min().filter(|_| self.may_move)
+        let open = self.moves.iter().filter(|(id, _)| !self.under_way.contains(*id));
+        open.map(|(_, m)| m.next).min().filter(|_| self.may_move)
     }
 
     /// An order ended. `None` if nobody waits for it any longer.
     pub fn moved(&mut self, id: &BrokerId, result: Result<Closed, String>, now: Moment) -> Option<Progress> {
+        self.under_way.remove(id);
         let order = self.moves.get_mut(id)?;
-        order.under_way = false;
         match result {
             Ok(closed) => {
                 self.error = None;

@@ -418,6 +418,8 @@ impl World {
             self.automatic.push(self.now);
             assert!(self.automatic.len() <= 3, "too many optional switches");
         }
+        // There and back while an installation lasts: Nginx may have come to avoid the primary meanwhile.
+        self.excuse = true;
         self.demoted.remove(&to);
         self.demoted.insert(from);
     }
