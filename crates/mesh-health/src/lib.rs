@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::Core;
+use shell::announce::Announcer;
 use shell::balancer::Balancer;
 use shell::clock::{Clock, Jitter};
 use shell::driver::{Driver, Hands};
@@ -71,6 +72,9 @@ pub async fn run(
 
     let mut tasks = Tasks::new();
     let token = tasks.token();
+    for announcer in Announcer::all(&config.announce, &outlets) {
+        tasks.spawn("announcer", announcer.run(token.clone()));
+    }
     let router = api::router(outlets, asks, clock, token.clone());
     tasks.spawn("api", serve(listener, router, token.clone()));
     tasks.spawn("core", driver.run(inputs, asked, token.clone()));

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::metrics::Counters;
 use super::mover::MoveOrder;
+use super::service::Service;
 use super::wire::{self, Wall};
 use crate::core::{Command, Core, Granted, Input, Moment, Occurrence, Refusal, Request};
 
@@ -79,6 +80,7 @@ pub struct Driver {
     wall: Wall,
     hands: Hands,
     outlets: Outlets,
+    service: Service,
     last_event: u64,
     published: Moment,
 }
@@ -107,6 +109,7 @@ impl Driver {
             wall: Wall::default(),
             hands,
             outlets,
+            service: Service::from_env(),
             last_event: 0,
             published: Moment::START,
         }
@@ -130,7 +133,7 @@ impl Driver {
             let mut asked = None;
             let input = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.service.stopping(),
                 Some(ask) = asks.recv() => {
                     asked = Some(ask);
                     None
@@ -240,7 +243,10 @@ impl Driver {
     fn publish(&mut self, now: Moment) {
         self.published = now;
         let snapshot = self.wall.snapshot(&self.core.view(now), &self.topology, now);
-        self.outlets.snapshots.send_replace(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.outlets.snapshots.send_replace(Arc::clone(&snapshot));
+        // Who hears of it and asks finds the same.
+        self.service.turned(now, &snapshot);
     }
 
     fn emit(&mut self, occurrence: Occurrence) {

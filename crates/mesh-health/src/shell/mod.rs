@@ -1,5 +1,6 @@
 //! Everything that touches the world: sockets, files, processes, clocks. It decides nothing.
 
+pub mod announce;
 pub mod api;
 pub mod balancer;
 pub mod clock;
@@ -9,6 +10,7 @@ pub mod monitor;
 pub mod mover;
 mod nginx;
 pub mod probe;
+pub mod service;
 pub mod sessions;
 pub mod sock_destroy;
 pub mod wire;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::http::Uri;
 use mesh_model::{Broker, BrokerId, Topology, TopologyError};
 
 use super::Config;
@@ -143,6 +144,23 @@ pub struct Health {
     pub state_file: Option<PathBuf>,
 }
 
+/// `[announce]`: who is told of what matters, beside those who read logs and metrics.
+#[derive(Debug, Clone)]
+pub struct Announce {
+    /// A program that is run for each announcement.
+    pub command: Option<PathBuf>,
+    /// Where each announcement is posted to.
+    pub webhook: Option<Uri>,
+    /// For how long the same is not announced again.
+    pub repeat_after: Duration,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// The pause before the second attempt.
+    pub retry_interval: Duration,
+    /// How long an announcement is tried.
+    pub give_up_after: Duration,
+}
+
 /// `[security]`: where secrets are.
 #[derive(Debug, Clone)]
 pub struct Security {
@@ -180,6 +198,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
     let mosquitto = read_mosquitto(reader);
     let balancer = read_balancer(reader);
     let health = read_health(reader);
+    let announce = read_announce(reader);
     let security = Security {
         secrets_dir: reader.section("security").path(
             "secrets_dir",
@@ -194,6 +213,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         mosquitto,
         balancer,
         health,
+        announce,
         security,
         log,
     })
@@ -491,6 +511,68 @@ fn read_health(reader: &mut Reader) -> Health {
         s.problem("link_down_after", "must be more than health.canary_interval");
     }
     health
+}
+
+fn read_announce(reader: &mut Reader) -> Announce {
+    let mut s = reader.section("announce");
+    Announce {
+        command: s.optional_path(
+            "command",
+            "a program run for each announcement, without a shell: the event as JSON on standard input, its fields \
+             also as MESH_EVENT, MESH_BROKER, MESH_FROM, MESH_TO, MESH_REASON, …",
+        ),
+        webhook: s.optional_parsed::<Webhook>(
+            "webhook",
+            "URL, e.g. \"http://127.0.0.1:9000/mesh\"",
+            "where each announcement is posted to as JSON; plain http, so for https use a command or a local proxy",
+        )
+        .map(|webhook| webhook.0),
+        repeat_after: s.duration(
+            "repeat_after",
+            "10m",
+            MS..=24 * HOUR,
+            "for how long the same event of the same broker and incident is not announced again",
+        ),
+        timeout: s.duration(
+            "timeout",
+            "10s",
+            10 * MS..=10 * MINUTE,
+            "how long one attempt may take",
+        ),
+        retry_interval: s.duration(
+            "retry_interval",
+            "1s",
+            10 * MS..=10 * MINUTE,
+            "pause before the second attempt; doubled before each further one, up to 5 minutes",
+        ),
+        give_up_after: s.duration(
+            "give_up_after",
+            "1h",
+            SECOND..=7 * 24 * HOUR,
+            "how long one announcement is tried before the next has its turn",
+        ),
+    }
+}
+
+/// A URL that can be posted to.
+struct Webhook(Uri);
+
+impl FromStr for Webhook {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("http"), Some(host)) if !host.is_empty() => Ok(Self(uri)),
+            (Some("https"), _) => Err(
+                "only plain http is spoken; use announce.command, or a proxy on this machine, for https"
+                    .to_owned(),
+            ),
+            _ => Err(format!("{text:?} is not a URL with http:// and a host")),
+        }
+    }
 }
 
 fn read_log(reader: &mut Reader) -> Log {
