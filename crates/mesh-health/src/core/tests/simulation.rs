@@ -444,7 +444,8 @@ impl World {
         let same = self.previous.same_order(&plan);
         assert!(!same || self.excuse, "a reload for equal content");
         self.highest = plan.generation;
-        self.excuse = false;
+        // A primary that is dead still needs another plan when it returns.
+        self.excuse = self.core.brokers[&plan.primary].status() == HealthStatus::Dead;
         self.previous = plan.clone();
         let end = self.now + self.random.ms(20, 2000);
         self.installing = Some((plan, end));
