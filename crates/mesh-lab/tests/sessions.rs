@@ -229,7 +229,8 @@ async fn without_the_right_ending_the_old_workers_moves_the_sessions() {
     let ended = sessions.close_by_ending_old_workers().await.unwrap();
     assert!(ended > 0);
     assert_eq!(fleet.wait_answering(PATIENCE).await, 50);
-    assert!(fleet.since(start).disconnects.iter().all(|times| *times == 1));
+    let cuts = fleet.since(start).disconnects;
+    assert!(cuts.iter().all(|times| *times == 1), "{cuts:?}");
     let ended = async || match sessions.close_by_ending_old_workers().await {
         Ok(0) => Ok(()),
         other => Err(format!("{other:?}")),

@@ -77,7 +77,8 @@ impl Sessions {
     ///
     /// Workers of one generation are started one right after the other, and Nginx sleeps 100 ms between starting a
     /// new generation and telling the old one to stop: that gap between start times tells them apart, also when
-    /// mesh-health has been restarted since.
+    /// mesh-health has been restarted since. Only the first generation may be followed sooner, so in the first
+    /// moments of an Nginx this waits a little longer.
     ///
     /// # Errors
     ///
@@ -85,11 +86,13 @@ impl Sessions {
     pub async fn old_workers_stopped(&self, deadline: Duration) -> Result<(), String> {
         let end = Instant::now() + deadline;
         loop {
-            let old = workers::old_that_accept(self.master()?);
-            if old.is_empty() {
+            let master = self.master()?;
+            let old = workers::old_that_accept(master);
+            let is_late = Instant::now() >= end;
+            if old.is_empty() && (is_late || !workers::is_young(master)) {
                 return Ok(());
             }
-            if Instant::now() >= end {
+            if is_late {
                 return Err(format!(
                     "workers of Nginx from before the reload still accept clients after {deadline:?}: {}",
                     list(&old)

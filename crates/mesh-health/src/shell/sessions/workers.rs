@@ -23,6 +23,10 @@ use crate::shell::sock_destroy::Socket;
 /// at least 100 ms apart.
 const SAME_GENERATION: u64 = 8;
 
+/// The age of a master, in ticks, below which its first two generations may be less than that apart. Afterwards
+/// the first has been told to stop.
+const YOUNG: u64 = 30;
+
 /// Tells Nginx's connections from those of others.
 #[derive(Debug)]
 pub(super) enum Owner {
@@ -120,6 +124,16 @@ pub(super) fn old_that_accept(master: Pid) -> Vec<Pid> {
         .iter()
         .map(|process| process.pid)
         .collect()
+}
+
+/// Whether `master` was started so shortly ago that generations cannot be told apart yet.
+pub(super) fn is_young(master: Pid) -> bool {
+    let age = || {
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = uptime.split(' ').next()?.parse().ok()?;
+        Some(((seconds * 100.0) as u64).saturating_sub(Process::nginx(master)?.started))
+    };
+    age().is_some_and(|age| age < YOUNG)
 }
 
 /// How many of the first of `starts`, which fall, are close together.
