@@ -39,11 +39,45 @@ need_lints() {
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
+# Debian's package of Prometheus has promtool; its service is not started (see install).
+need_promtool() {
+  found promtool || ! found apt-get || install prometheus
+}
+
+# The alerts: that Prometheus takes them, and that each fires when it should.
+check_alerts() {
+  if found promtool; then
+    promtool check rules deploy/prometheus/mesh-alerts.yml >/dev/null || fail "promtool refuses the alerts, see above"
+    promtool test rules deploy/prometheus/mesh-alerts.test.yml >/dev/null || fail "an alert does not fire as it should, see above"
+  else
+    say "skipped: the alerts are not checked, since there is no promtool (Debian's package prometheus has it)"
+  fi
+}
+
+# The units, with programs that are here in the place of those that would be installed.
+check_units() {
+  found systemd-analyze || {
+    say "skipped: the units are not checked, since there is no systemd-analyze"
+    return 0
+  }
+  local scratch unit said
+  scratch=$(mktemp -d)
+  for unit in deploy/systemd/*.service; do
+    sed 's#=/usr/bin/mesh[a-z-]*#=/bin/true#' "$unit" >"$scratch/$(basename "$unit")"
+    # What is wrong with a unit that is not ours is not ours to mend.
+    said=$(systemd-analyze verify "$scratch/$(basename "$unit")" 2>&1 | grep -F "$(basename "$unit")") || true
+    [ -z "$said" ] || fail "systemd-analyze has complaints: $said"
+  done
+  rm -rf "$scratch"
+}
+
 # Formatting, lints, scripts, licences: everything that needs no broker.
 check_sources() {
   cargo fmt --all --check || fail "the code is not formatted; run: cargo fmt --all"
   cargo clippy --locked --workspace --all-targets --quiet -- -D warnings || fail "clippy has complaints, see above"
   (cd "$checkout" && git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x) || fail "shellcheck has complaints, see above"
+  check_alerts
+  check_units
   if cargo deny --version >/dev/null 2>&1; then
     cargo deny --locked --offline check bans licenses sources || fail "cargo deny has complaints, see above"
   else
@@ -72,6 +106,7 @@ step "Looking for a Rust toolchain"
 need_compiler
 need_rust
 need_lints
+need_promtool
 step "Checking the sources"
 check_sources
 step "Building and testing"

@@ -14,15 +14,17 @@ use mesh_runtime::Config;
 use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::core::Core;
+use shell::announce::Announcer;
 use shell::balancer::Balancer;
 use shell::clock::{Clock, Jitter};
-use shell::driver::Driver;
+use shell::driver::{Driver, Hands};
+use shell::mover::Mover;
 use shell::probe::Login;
 use shell::wire::Wall;
-use shell::{api, monitor, probe};
+use shell::{api, monitor, probe, wishes};
 
 /// How long the work may take to end after it was asked to.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,11 +49,22 @@ pub async fn run(
         mesh_render::first_plan(&config),
         clock.now(),
     );
+    let wishes_path = wishes::path(&config);
+    let core = core.with_admin(wishes::load(&wishes_path));
     let first = Wall::default().snapshot(&core.view(clock.now()), &topology, clock.now());
     let (reports, inputs) = mpsc::channel(1024);
+    let (asks, asked) = mpsc::channel(16);
     let (orders, plans) = mpsc::channel(4);
-    let driver = Driver::new(core, topology.clone(), health.max_loop_lag, clock, orders, first);
+    let (moves, moves_ordered) = mpsc::unbounded_channel();
+    let (wish, wished) = watch::channel(wishes::Wishes::new());
+    let hands = Hands {
+        plans: orders,
+        moves,
+        wishes: wish,
+    };
+    let driver = Driver::new(core, topology.clone(), health.max_loop_lag, clock, hands, first);
     let outlets = driver.outlets();
+    let snapshots = outlets.snapshots.subscribe();
     let login = Login {
         password: secrets.health,
         nonce: format!("{}-{:08x}", std::process::id(), Jitter::new().draw() as u32),
@@ -59,9 +72,15 @@ pub async fn run(
 
     let mut tasks = Tasks::new();
     let token = tasks.token();
-    let router = api::router(outlets, clock, token.clone());
+    for announcer in Announcer::all(&config.announce, &outlets) {
+        tasks.spawn("announcer", announcer.run(token.clone()));
+    }
+    let router = api::router(outlets, asks, clock, token.clone());
     tasks.spawn("api", serve(listener, router, token.clone()));
-    tasks.spawn("core", driver.run(inputs, token.clone()));
+    tasks.spawn("core", driver.run(inputs, asked, token.clone()));
+    tasks.spawn("wishes", wishes::keep(wishes_path, wished, token.clone()));
+    let mover = Mover::new(&config, reports.clone(), snapshots);
+    tasks.spawn("mover", mover.run(moves_ordered, token.clone()));
     let balancer = Balancer::new(config, reports.clone());
     tasks.spawn("balancer", balancer.run(plans, token.clone()));
     for broker in topology.brokers() {

@@ -21,6 +21,9 @@ const HANG_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a restarted process may take to answer: a broker may have to load a large state.
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a daemon may take to end in order.
+const HALT_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Something to do to a running lab. `process` is a broker's id, `nginx` or `mesh-health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "fault")]
@@ -100,6 +103,25 @@ impl Lab {
     pub async fn restart(&self, process: &str) -> Result<(), LabError> {
         let process = process.to_owned();
         self.fault(&Fault::Restart { process }).await
+    }
+
+    /// Ends a daemon or an extra process in order and leaves it so until [`Self::restart`].
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Unknown`] if there is no such process, [`LabError::TimedOut`] if it had to be killed.
+    pub async fn halt(&self, process: &str) -> Result<(), LabError> {
+        self.shared.processes.halt(process, HALT_DEADLINE).await
+    }
+
+    /// Makes a broker save its state now, as it does by itself each `autosave_interval` (mosquitto(8), SIGUSR1).
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::NotAlive`].
+    pub fn save(&self, broker: &str) -> Result<(), LabError> {
+        self.shared.processes.running(broker)?.signal(Signal::USR1);
+        Ok(())
     }
 
     /// [`Fault::Cut`].
@@ -204,7 +226,11 @@ impl Shared {
                         .map(drop)
                 }
                 (None, setup::NGINX) => ready::balancer(&self.net, self.inside.readback).await.map(drop),
-                _ => ready::health(&self.net, self.inside.health).await,
+                (None, setup::HEALTH) => ready::health(&self.net, self.inside.health).await,
+                (None, name) => match self.extra_place(name) {
+                    Some(place) => ready::listens(&self.net, self.inside.extra[place]).await,
+                    None => Err("there is no such process".to_owned()),
+                },
             };
             answer.map(Ok)
         };

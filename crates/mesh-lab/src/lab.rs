@@ -17,7 +17,7 @@ use crate::error::LabError;
 use crate::faults::Fault;
 use crate::layout::Ports;
 use crate::net::Place;
-use crate::options::{LabOptions, MAX_BROKERS};
+use crate::options::{LabOptions, MAX_BROKERS, MAX_EXTRA};
 use crate::ports::PortBlock;
 use crate::processes::{STOP_DEADLINE, supervise};
 use crate::programs;
@@ -27,7 +27,7 @@ use crate::state::State;
 
 /// A running lab. Dropping it kills everything at once; [`Lab::stop`] ends it in order.
 pub struct Lab {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     state: State,
     tasks: Vec<JoinHandle<()>>,
     down: watch::Receiver<bool>,
@@ -47,6 +47,11 @@ impl Lab {
             let given = options.brokers;
             return Err(LabError::Options(format!(
                 "a lab has 1 to {MAX_BROKERS} brokers, not {given}"
+            )));
+        }
+        if options.extra.len() > MAX_EXTRA {
+            return Err(LabError::Options(format!(
+                "a lab has at most {MAX_EXTRA} extra processes"
             )));
         }
         let needs_plugin = options.broker_conf.is_none();
@@ -141,6 +146,17 @@ impl Lab {
     /// Where clients connect.
     pub fn balancer(&self) -> SocketAddr {
         self.shared.outside.balancer
+    }
+
+    /// Where the extra process `name` takes connections.
+    ///
+    /// # Panics
+    ///
+    /// If the lab has no such process.
+    pub fn extra(&self, name: &str) -> SocketAddr {
+        let place = self.shared.extra_place(name);
+        let place = place.unwrap_or_else(|| panic!("the lab has no extra process {name}"));
+        self.shared.outside.extra[place]
     }
 
     /// Where Nginx tells which plan it runs.

@@ -24,6 +24,8 @@ pub struct Ports {
     pub health: u16,
     /// mesh-logs' API.
     pub logs: u16,
+    /// Where the extra processes listen, in their order.
+    pub extra: Vec<u16>,
 }
 
 /// The base port of `meshctl lab` if none is named.
@@ -52,7 +54,15 @@ impl Ports {
             dashboard,
             health,
             logs,
+            extra: Vec::new(),
         })
+    }
+
+    /// The same with ports for `count` extra processes: above those of the brokers, below those of the daemons.
+    #[must_use]
+    pub fn with_extra(mut self, count: usize) -> Self {
+        self.extra = (self.balancer + 50..).take(count).collect();
+        self
     }
 }
 

@@ -8,6 +8,7 @@
 mod control;
 mod error;
 mod faults;
+pub mod fleet;
 mod keeper;
 mod lab;
 mod layout;
@@ -30,5 +31,6 @@ pub use faults::Fault;
 pub use lab::Lab;
 pub use layout::Ports;
 pub use net::Net;
-pub use options::{BrokerConf, LabOptions, MAX_BROKERS, Progress};
+pub use options::{BrokerConf, ExtraFiles, ExtraProcess, LabOptions, MAX_BROKERS, MAX_EXTRA, Progress};
+pub use programs::{own as own_program, system as system_program};
 pub use wait::{TimedOut, wait_until};

@@ -1,6 +1,8 @@
 //! What a lab shall be.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +16,35 @@ use crate::ready;
 /// The most brokers of a lab: with more, 64 bits have no room for weights by which Nginx takes standbys in order.
 pub const MAX_BROKERS: usize = 40;
 
+/// The most processes beside those of the mesh: each has a port of the lab's block.
+pub const MAX_EXTRA: usize = 16;
+
 /// Makes the `mosquitto.conf` of a broker.
 pub type BrokerConf = Arc<dyn Fn(&Config, &Secrets, &BrokerId) -> String + Send + Sync>;
 
 /// Gets a line for each step of the start, and for each process that dies or is started again.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Makes the files of an extra process, as name and content, from the lab's configuration, the address that the
+/// process shall listen on and the folder that it works in.
+pub type ExtraFiles = Arc<dyn Fn(&Config, SocketAddr, &Path) -> Vec<(String, String)> + Send + Sync>;
+
+/// A process beside those of the mesh, such as another balancer to compare with. It lives where Nginx lives.
+///
+/// The start of the lab writes its files and no more; [`Lab::restart`](crate::Lab::restart) starts it and waits
+/// until it takes connections, [`Lab::halt`](crate::Lab::halt) ends it. Like every process of a lab it is gone
+/// when the lab is.
+#[derive(Clone)]
+pub struct ExtraProcess {
+    /// How it is called in faults; also the name of its folder.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments. It is started in its own folder.
+    pub arguments: Vec<OsString>,
+    /// Makes its files.
+    pub files: ExtraFiles,
+}
 
 /// What a lab shall be. The default is five brokers with everything, on free ports, in a temporary folder.
 #[derive(Clone)]
@@ -37,6 +63,8 @@ pub struct LabOptions {
     pub balancer: bool,
     /// Whether mesh-health runs.
     pub health: bool,
+    /// What else may be started, at most [`MAX_EXTRA`].
+    pub extra: Vec<ExtraProcess>,
     /// TOML that is laid over the `mesh.toml` of the lab.
     pub settings: String,
     /// Makes the brokers' configuration instead of `mesh_render`; the plugin need not exist then.
@@ -60,6 +88,7 @@ impl Default for LabOptions {
             net: Net::Loopback,
             balancer: true,
             health: true,
+            extra: Vec::new(),
             settings: String::new(),
             broker_conf: None,
             ready_topic: Some(ready::default_topic()),

@@ -17,6 +17,7 @@ use crate::keeper::Keeper;
 use crate::net::{Network, Place};
 use crate::options::Progress;
 use crate::process::{Exit, Process, Spec};
+use crate::wait::poll_until;
 
 pub(crate) use stop::STOP_DEADLINE;
 pub(crate) use supervise::supervise;
@@ -193,6 +194,30 @@ impl Processes {
             entry.held = false;
         }
         started
+    }
+
+    /// Ends `name` in order; supervision keeps off until [`Self::restart`].
+    pub(crate) async fn halt(&self, name: &str, deadline: Duration) -> Result<(), LabError> {
+        self.hold(name, true);
+        let Some(process) = self.get(name)? else {
+            return Ok(());
+        };
+        process.signal(Signal::TERM);
+        process.signal(Signal::CONT);
+        let what = format!("the end of {name}");
+        let ended = poll_until(&what, deadline, || async {
+            if process.has_ended() {
+                Ok(())
+            } else {
+                Err("it still runs")
+            }
+        });
+        let ended = ended.await;
+        if ended.is_err() {
+            process.signal(Signal::KILL);
+            process.ended().await;
+        }
+        Ok(ended?)
     }
 
     fn hold(&self, name: &str, held: bool) {

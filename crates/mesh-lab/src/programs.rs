@@ -52,7 +52,11 @@ pub(crate) fn find(needs_plugin: bool, balancer: bool, health: bool) -> Result<P
 }
 
 /// A program of this project: it lies beside the program that runs, or, if that is a test, one folder up.
-fn own(name: &str) -> Result<PathBuf, LabError> {
+///
+/// # Errors
+///
+/// [`LabError::Missing`], with what to do.
+pub fn own(name: &str) -> Result<PathBuf, LabError> {
     let program = std::env::current_exe().map_err(LabError::io("tell where this program is"))?;
     let beside = program.parent().unwrap_or(Path::new("/"));
     let mut folders = vec![beside];
@@ -72,8 +76,12 @@ fn own(name: &str) -> Result<PathBuf, LabError> {
     })
 }
 
-/// A program of the operating system's packages.
-pub(crate) fn system(name: &str, remedy: &str) -> Result<PathBuf, LabError> {
+/// A program of the operating system's packages; `remedy` says what to do if it is missing.
+///
+/// # Errors
+///
+/// [`LabError::Missing`], with what to do.
+pub fn system(name: &str, remedy: &str) -> Result<PathBuf, LabError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(SYSTEM_FOLDERS.map(PathBuf::from));

@@ -129,6 +129,14 @@ pub(crate) async fn balancer(net: &Network, address: SocketAddr) -> Result<Plan,
     mesh_render::parse_read_back(&answer).map_err(|error| error.to_string())
 }
 
+/// Whether somebody takes connections at `address`.
+pub(crate) async fn listens(net: &Network, address: SocketAddr) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, net.connect(Place::Host, address)).await {
+        Ok(connected) => connected.map(drop).map_err(|error| error.to_string()),
+        Err(_elapsed) => Err("no answer".to_owned()),
+    }
+}
+
 /// Whether mesh-health says that it is well.
 pub(crate) async fn health(net: &Network, address: SocketAddr) -> Result<(), String> {
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -1,6 +1,7 @@
 //! Everything that is written before the first process starts, and what is to be started then.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use crate::error::LabError;
 use crate::layout::{Contents, mesh_toml};
 use crate::net::{Addresses, Place};
-use crate::options::LabOptions;
+use crate::options::{ExtraProcess, LabOptions};
 use crate::process::Spec;
 use crate::programs::Programs;
 use crate::state::State;
@@ -67,6 +68,9 @@ pub(crate) fn write(
     }
     if let Some(program) = &programs.mesh_health {
         specs.push(health(state, program, &path)?);
+    }
+    for (extra, address) in options.extra.iter().zip(&addresses.extra) {
+        specs.push(other(state, &config, extra, *address)?);
     }
     Ok(Setup {
         config,
@@ -145,6 +149,22 @@ fn health(state: &State, program: &Path, mesh_toml: &Path) -> Result<Spec, LabEr
         program: program.to_owned(),
         arguments: vec!["--config".into(), mesh_toml.into()],
         log: folder.join("mesh-health.log"),
+        folder,
+        place: Place::Host,
+        supervised: true,
+    })
+}
+
+fn other(state: &State, config: &Config, extra: &ExtraProcess, listen: SocketAddr) -> Result<Spec, LabError> {
+    let folder = state.folder(&extra.name)?;
+    for (name, contents) in (extra.files)(config, listen, &folder) {
+        atomic_file::write(&folder.join(name), contents.as_bytes(), 0o644)?;
+    }
+    Ok(Spec {
+        name: extra.name.clone(),
+        program: extra.program.clone(),
+        arguments: extra.arguments.clone(),
+        log: folder.join("output.log"),
         folder,
         place: Place::Host,
         supervised: true,

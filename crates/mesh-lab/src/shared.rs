@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     /// The addresses that this process and the user's shell reach.
     pub(crate) outside: Addresses,
     pub(crate) ports: Ports,
+    /// The names of the extra processes, in the order of their addresses.
+    pub(crate) extra: Vec<String>,
     pub(crate) progress: Progress,
     down: watch::Sender<bool>,
 }
@@ -48,7 +50,7 @@ impl Prepared {
         };
         let reserved = block.as_ref().map(PortBlock::base);
         let base = options.base_port.or(reserved).unwrap_or_default();
-        let ports = Ports::new(base, options.brokers)?;
+        let ports = Ports::new(base, options.brokers)?.with_extra(options.extra.len());
         check_ports(&ports, options)?;
         let (net, inside) = Network::new(options.net, &ports)?;
         let net = Arc::new(net);
@@ -64,6 +66,7 @@ impl Prepared {
             inside,
             outside: Addresses::loopback(&ports),
             ports,
+            extra: options.extra.iter().map(|extra| extra.name.clone()).collect(),
             progress,
             down,
         });
@@ -77,6 +80,11 @@ impl Prepared {
 }
 
 impl Shared {
+    /// The place of the extra process `name` among their addresses.
+    pub(crate) fn extra_place(&self, name: &str) -> Option<usize> {
+        self.extra.iter().position(|extra| extra == name)
+    }
+
     /// Asks the owner of the lab to stop it.
     pub(crate) fn ask_to_stop(&self) {
         self.down.send_replace(true);
@@ -93,6 +101,9 @@ fn check_ports(ports: &Ports, options: &LabOptions) -> Result<(), LabError> {
     }
     if options.health {
         ports::check(ports.health, "mesh-health")?;
+    }
+    for (port, extra) in ports.extra.iter().zip(&options.extra) {
+        ports::check(*port, &extra.name)?;
     }
     Ok(())
 }

@@ -3,11 +3,14 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{SECOND, groups, left_of, nothing_left, options};
 use mesh_lab::ports::PortBlock;
-use mesh_lab::{Fault, Lab, LabError, LabOptions, Request, ask, wait_until, wait_until_down};
+use mesh_lab::{
+    ExtraProcess, Fault, Lab, LabError, LabOptions, Request, ask, system_program, wait_until, wait_until_down,
+};
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::{Connection, Identity, Packet, open_within, publish};
 
@@ -51,6 +54,47 @@ async fn it_starts_and_stops_and_nothing_is_left() {
     lab.stop().await.unwrap();
     nothing_left(&groups, &ports).unwrap();
     assert!(!state.exists(), "a temporary folder goes with its lab");
+}
+
+#[tokio::test]
+async fn another_process_runs_when_asked_is_restarted_when_it_dies_and_ends_with_the_lab() {
+    let extra = ExtraProcess {
+        name: "beside".to_owned(),
+        program: system_program("mosquitto", "install it").unwrap(),
+        arguments: vec!["-c".into(), "beside.conf".into()],
+        files: Arc::new(|_, listen, _| {
+            let conf = format!(
+                "listener {} {}\nallow_anonymous true\n",
+                listen.port(),
+                listen.ip()
+            );
+            vec![("beside.conf".to_owned(), conf)]
+        }),
+    };
+    let options = LabOptions {
+        extra: vec![extra],
+        ..options()
+    };
+    let lab = Lab::start(options).await.unwrap();
+    let address = lab.extra("beside");
+    assert_eq!(lab.pid("beside"), None, "it was not asked for yet");
+    client(address).await.unwrap_err();
+
+    lab.restart("beside").await.unwrap();
+    client(address).await.unwrap();
+    lab.kill("beside").await.unwrap();
+    let again = async || client(address).await.map(drop);
+    wait_until("its second life", SECOND, again).await.unwrap();
+
+    lab.halt("beside").await.unwrap();
+    client(address).await.unwrap_err();
+    lab.restart("beside").await.unwrap();
+    client(address).await.unwrap();
+    let (mut groups, ports) = (groups(&lab), lab.ports().clone());
+    groups.insert(lab.pid("beside").unwrap());
+    drop(lab);
+    nothing_left(&groups, &ports).unwrap();
+    client(address).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -41,6 +41,14 @@ spelled! {
         BrokerRecovering = "broker.recovering",
         /// A broker answers in time and has proved itself.
         BrokerHealthy = "broker.healthy",
+        /// The operator lets a broker serve again.
+        BrokerEnabled = "broker.enabled",
+        /// The operator has a broker hand over its clients.
+        BrokerDraining = "broker.draining",
+        /// A draining broker has handed over its clients.
+        BrokerDrained = "broker.drained",
+        /// The operator has a broker serve nobody.
+        BrokerDisabled = "broker.disabled",
         /// The primary is being replaced.
         FailoverStarted = "failover.started",
         /// The balancer confirmed the new primary.
@@ -53,6 +61,10 @@ spelled! {
         FailbackStarted = "failback.started",
         /// Clients are sent to the preferred broker again.
         FailbackCompleted = "failback.completed",
+        /// Clients should go back, and there were too many such switches lately.
+        FailbackBlocked = "failback.blocked",
+        /// Nginx's sessions to a broker that no longer serves were closed, so that their clients come back elsewhere.
+        SessionsMoved = "sessions.moved",
         /// Messages do not pass between two healthy brokers.
         LinkDown = "link.down",
         /// Messages pass again.
@@ -91,6 +103,9 @@ pub struct Event {
     /// The generation of a plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// The incident that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
     /// How long it took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_ms: Option<f64>,
@@ -109,6 +124,7 @@ impl Event {
             from: None,
             to: None,
             generation: None,
+            incident: None,
             elapsed_ms: None,
             reason: None,
         }

@@ -42,6 +42,12 @@ pub struct BalancerSnapshot {
     pub old_workers: Option<u32>,
     /// Why it does not do as it is told, in a sentence.
     pub error: Option<String>,
+    /// Whether its sessions to a broker that no longer serves can be closed; `None` until that was tried.
+    #[serde(default)]
+    pub can_move_sessions: Option<bool>,
+    /// Why they cannot be closed, or were not at the last attempt.
+    #[serde(default)]
+    pub move_error: Option<String>,
 }
 
 /// One broker.
@@ -69,6 +75,9 @@ pub struct BrokerSnapshot {
     pub in_per_s: Option<f64>,
     /// PUBLISH packets sent, per second.
     pub out_per_s: Option<f64>,
+    /// Sessions of the balancer that are still to be moved off this broker; `None` if none are, or not counted yet.
+    #[serde(default)]
+    pub sessions_left: Option<u64>,
     /// The retained state.
     pub retained: Option<RetainedSnapshot>,
 }

@@ -4,10 +4,13 @@
 //! the content goes to a temporary file in the same folder, is synced, and is renamed over the target, and then
 //! the folder is synced.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// Why a file was not written. The old content is still there.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,18 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, WriteError
     Ok(true)
 }
 
+/// Whether `name` is that of a temporary file for the target `of`, as a killed writer leaves one behind.
+pub fn is_temporary(name: &OsStr, of: &str) -> bool {
+    let name = name.to_string_lossy();
+    let inner = name.strip_prefix(&temporary_prefix(of));
+    let process = inner.and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+    process.is_some_and(|process| process.parse::<u32>().is_ok())
+}
+
+fn temporary_prefix(name: &str) -> String {
+    format!(".{name}.")
+}
+
 fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -46,7 +61,8 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::other("the path names no file"))?;
-    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let prefix = temporary_prefix(&name.to_string_lossy());
+    let temporary = folder.join(format!("{prefix}{}{TEMPORARY_SUFFIX}", std::process::id()));
     let written = write_synced(&temporary, contents, mode).and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = written {
         // The first error is the one to report; a leftover is replaced by the next try.
@@ -91,6 +107,13 @@ mod tests {
             1,
             "no temporary file is left"
         );
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_told_from_other_files() {
+        let is = |name: &str| is_temporary(OsStr::new(name), "upstream.conf");
+        assert!(is(&format!(".upstream.conf.{}.tmp", std::process::id())));
+        assert!(!is("upstream.conf") && !is(".upstream.conf.swp.tmp") && !is(".nginx.conf.12.tmp"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod atomic_file;
 pub mod config;
 pub mod http;
 pub mod mqtt;
+pub mod notify;
 pub mod secrets;
 pub mod shutdown;
 pub mod telemetry;

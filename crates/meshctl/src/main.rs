@@ -1,5 +1,6 @@
 //! `meshctl`: what an operator of the mesh types.
 
+mod ask;
 mod commands;
 mod find;
 
@@ -9,7 +10,7 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{bench, check, lab, render, status};
+use commands::{bench, check, incidents, lab, operate, render, status};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -25,6 +26,16 @@ enum Command {
     Lab(lab::LabArgs),
     /// Show who serves, who is well, and whether messages pass
     Status(status::StatusArgs),
+    /// Show the faults of late, and how long each step took
+    Incidents(incidents::IncidentsArgs),
+    /// Send the clients back to the most preferred broker
+    Failback(operate::FailbackArgs),
+    /// Have a broker take no new clients and hand over those it has
+    Drain(operate::RetireArgs),
+    /// Have a broker serve nobody
+    Disable(operate::RetireArgs),
+    /// Let a broker serve again
+    Enable(operate::EnableArgs),
     /// Measure it on this machine, with its peers in the same run
     Bench(bench::BenchArgs),
     /// Say whether mesh.toml is right; exit code 64 if not
@@ -38,6 +49,11 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Lab(args) => lab::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Incidents(args) => incidents::run(args).await,
+        Command::Failback(args) => operate::failback(args).await,
+        Command::Drain(args) => operate::drain(args).await,
+        Command::Disable(args) => operate::disable(args).await,
+        Command::Enable(args) => operate::enable(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Render(args) => render::run(&args),

@@ -39,6 +39,7 @@ pub struct BrokerHealth {
     rtt: Option<Duration>,
     heard: Moment,
     answering_since: Option<Moment>,
+    proved: Option<Moment>,
     trouble: Option<String>,
     first_sign: Option<Moment>,
     answers: u64,
@@ -57,6 +58,7 @@ impl BrokerHealth {
             rtt: None,
             heard: now,
             answering_since: None,
+            proved: None,
             trouble: None,
             first_sign: None,
             answers: 0,
@@ -89,6 +91,11 @@ impl BrokerHealth {
     /// Since when the broker has answered without dying in between.
     pub fn answering_since(&self) -> Option<Moment> {
         self.answering_since
+    }
+
+    /// Since when the broker has been healthy; being suspect in between does not count.
+    pub fn healthy_since(&self) -> Option<Moment> {
+        self.proved
     }
 
     /// The first sign of the fault that the broker died of, or suffers from.
@@ -176,7 +183,7 @@ impl BrokerHealth {
     fn after_answer(&mut self, now: Moment, rules: &Health) -> Option<HealthStatus> {
         use HealthStatus::{Dead, Healthy, Recovering, Suspect, Unknown};
         match self.status {
-            Unknown if self.round_trip => Some(self.turn(Healthy, None, now)),
+            Unknown if self.round_trip => Some(self.prove(now)),
             Suspect => Some(self.turn(Healthy, None, now)),
             Dead => {
                 self.first_sign = None;
@@ -191,10 +198,15 @@ impl BrokerHealth {
                     && self.answers >= rules.recovery_answers
                     && now.since(self.since) >= self.recovery_time =>
             {
-                Some(self.turn(Healthy, None, now))
+                Some(self.prove(now))
             }
             _ => None,
         }
+    }
+
+    fn prove(&mut self, now: Moment) -> HealthStatus {
+        self.proved = Some(now);
+        self.turn(HealthStatus::Healthy, None, now)
     }
 
     /// The recovery time, doubled for each death but the first within the flap window.
@@ -216,6 +228,7 @@ impl BrokerHealth {
         }
         self.rtt = None;
         self.answering_since = None;
+        self.proved = None;
         self.turn(HealthStatus::Dead, Some(reason), now)
     }
 

@@ -26,11 +26,13 @@ impl Candidate {
         self.status == HealthStatus::Healthy && self.is_enabled()
     }
 
-    fn is_enabled(&self) -> bool {
+    /// Whether clients may be sent there at all.
+    pub fn is_enabled(&self) -> bool {
         self.admin == AdminState::Enabled
     }
 
-    fn answers(&self) -> bool {
+    /// Whether it answers, in whatever state it is.
+    pub fn answers(&self) -> bool {
         use HealthStatus::{Healthy, Recovering, Suspect};
         matches!(self.status, Healthy | Suspect | Recovering)
     }
@@ -84,6 +86,18 @@ pub fn elect(plan: &Plan, candidates: &BTreeMap<BrokerId, Candidate>) -> Verdict
         Some((id, _)) => Verdict::Promote(id.clone()),
         None => Verdict::Blocked,
     }
+}
+
+/// The most preferred broker that may serve without reserve.
+pub fn preferred(topology: &Topology, candidates: &BTreeMap<BrokerId, Candidate>) -> Option<BrokerId> {
+    let eligible = |id: &&BrokerId| candidates.get(*id).is_some_and(Candidate::is_eligible);
+    topology.ids().find(eligible).cloned()
+}
+
+/// Whether `plan` lists exactly the brokers that clients may be sent to. Its primary may stay longer than that.
+pub fn lists_all_enabled(plan: &Plan, candidates: &BTreeMap<BrokerId, Candidate>) -> bool {
+    let mut all = candidates.iter().filter(|(id, _)| **id != plan.primary);
+    all.all(|(id, candidate)| plan.standbys.contains(id) == candidate.is_enabled())
 }
 
 /// The brokers of a new plan behind its primary: all that are enabled, in order of priority, those that are not

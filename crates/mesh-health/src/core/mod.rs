@@ -5,120 +5,44 @@
 //! as it is told and reports how it went; it decides nothing.
 //!
 //! Invariants: there is exactly one wanted plan, with one primary; nothing is installed before the running plan
-//! was adopted; a healthy, enabled primary is never replaced; a dead one is replaced as soon as somebody can
-//! take over; no two plans share a generation.
+//! was adopted; a healthy, enabled primary is replaced only by a failback or because the operator says so; a dead
+//! one is replaced as soon as somebody can take over; no two plans share a generation; no session is closed but
+//! of a broker that was demoted, is dead, or shall not serve.
 
 pub mod broker;
+mod budget;
 pub mod election;
+mod exchange;
+pub mod incident;
 pub mod links;
 mod moment;
+mod moves;
+mod operator;
 pub mod readings;
 pub mod rollout;
+mod switch;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mesh_model::{AdminState, BrokerId, EventName, HealthStatus, LinkState, Plan, Topology};
+use mesh_model::{AdminState, BrokerId, EventName, HealthStatus, IncidentPhase, LinkState, Plan, Topology};
 use mesh_runtime::config::Health;
 
+pub use exchange::{Closed, Command, Input, Occurrence};
+pub use incident::Incident;
 pub use moment::Moment;
+pub use operator::{Granted, Refusal, Request};
 pub use view::{BrokerView, LinkView, View};
 
-use broker::{BrokerHealth, Sign};
-use election::{Candidate, Verdict, elect, standby_order};
+use broker::BrokerHealth;
+use budget::Budget;
+use election::Candidate;
+use incident::{Incidents, Step};
 use links::Links;
-use readings::{Reading, Readings};
-use rollout::{Found, Look, Outcome, Rollout, RolloutChange};
-
-/// What the shell reports.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// A probe of this broker learnt something.
-    Probe(BrokerId, Sign),
-    /// A canary that was published at one broker arrived at another.
-    Canary {
-        /// Where it was published.
-        from: BrokerId,
-        /// Where it arrived.
-        to: BrokerId,
-        /// How long it took.
-        latency: Duration,
-    },
-    /// This broker told something of itself.
-    Reading {
-        /// The broker.
-        broker: BrokerId,
-        /// What it told.
-        reading: Reading,
-        /// Whether it is a retained value of unknown age.
-        kept: bool,
-    },
-    /// Nothing that this broker told of itself holds any longer.
-    ReadingsLost(BrokerId),
-    /// What the balancer runs at the start.
-    Found(Found),
-    /// The installation of this generation ended.
-    Installed(u64, Outcome),
-    /// The balancer was looked at.
-    Looked(Look),
-    /// The operator wants something else of a broker.
-    Admin(BrokerId, AdminState),
-    /// The daemon's own loop was held up for this long, so silence meanwhile proves nothing.
-    Lagged(Duration),
-}
-
-/// What the shell shall do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Make the balancer run this plan, and report with [`Input::Installed`].
-    Install(Plan),
-    /// Tell everyone.
-    Emit(Occurrence),
-}
-
-/// An event, without the wall-clock time that the shell adds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Occurrence {
-    /// What happened.
-    pub name: EventName,
-    /// The broker concerned.
-    pub broker: Option<BrokerId>,
-    /// The sending end of a link, or the broker that clients leave.
-    pub from: Option<BrokerId>,
-    /// The receiving end of a link, or the broker that clients go to.
-    pub to: Option<BrokerId>,
-    /// The generation of a plan.
-    pub generation: Option<u64>,
-    /// How long it took.
-    pub elapsed: Option<Duration>,
-    /// Why.
-    pub reason: Option<String>,
-}
-
-impl Occurrence {
-    fn new(name: EventName) -> Self {
-        Self {
-            name,
-            broker: None,
-            from: None,
-            to: None,
-            generation: None,
-            elapsed: None,
-            reason: None,
-        }
-    }
-}
-
-/// A change of the primary that is under way.
-#[derive(Debug, Clone)]
-struct Failover {
-    from: BrokerId,
-    to: BrokerId,
-    generation: u64,
-    first_sign: Moment,
-    switched: bool,
-}
+use moves::Moves;
+use readings::Readings;
+use rollout::{Rollout, RolloutChange};
+use switch::Switch;
 
 /// The state of the mesh, as far as it is known, and what follows from it.
 #[derive(Debug)]
@@ -130,11 +54,22 @@ pub struct Core {
     readings: BTreeMap<BrokerId, Readings>,
     links: Links,
     rollout: Rollout,
-    failover: Option<Failover>,
+    switch: Option<Switch>,
     /// Nobody can take over, and that was said.
     blocked: bool,
     /// The primary died and nobody has taken over yet, so Nginx may be avoiding it.
     avoided: bool,
+    /// Since when somebody could take over in need.
+    in_need: Option<Moment>,
+    /// Brokers that stopped being primary and may still have sessions.
+    demoted: BTreeSet<BrokerId>,
+    moves: Moves,
+    can_move: Option<Result<(), String>>,
+    budget: Budget,
+    /// A failback is held back, and that was said.
+    pinned: bool,
+    failback_due: Option<Moment>,
+    incidents: Incidents,
     commands: VecDeque<Command>,
 }
 
@@ -154,13 +89,36 @@ impl Core {
                 .collect(),
             links: Links::new(topology.links()),
             rollout: Rollout::new(first),
-            failover: None,
+            switch: None,
             blocked: false,
             avoided: false,
+            in_need: None,
+            demoted: BTreeSet::new(),
+            moves: Moves::default(),
+            can_move: None,
+            budget: Budget::default(),
+            pinned: false,
+            failback_due: None,
+            incidents: Incidents::default(),
             commands: VecDeque::new(),
             rules,
             topology,
         }
+    }
+
+    /// The same with what the operator wanted before the daemon was restarted; unknown brokers are passed over.
+    pub fn with_admin(mut self, wanted: BTreeMap<BrokerId, AdminState>) -> Self {
+        for (id, wanted) in wanted {
+            if let Some(admin) = self.admin.get_mut(&id) {
+                *admin = wanted;
+            }
+        }
+        self
+    }
+
+    /// The incidents of late, the oldest first.
+    pub fn incidents(&self) -> impl DoubleEndedIterator<Item = &Incident> {
+        self.incidents.all()
     }
 
     /// Takes in what happened, at `now`.
@@ -184,6 +142,7 @@ impl Core {
                 if let Some(readings) = self.readings.get_mut(&broker) {
                     readings.take(reading, kept, now);
                 }
+                self.note_client_back(now);
             }
             Input::ReadingsLost(id) => {
                 if let Some(readings) = self.readings.get_mut(&id) {
@@ -204,11 +163,27 @@ impl Core {
                 self.rollout_changed(changes);
                 self.settle(now);
             }
-            Input::Admin(id, wanted) => {
-                if let Some(admin) = self.admin.get_mut(&id) {
-                    *admin = wanted;
-                    self.settle(now);
-                }
+            Input::Reloaded(generation) => {
+                let steps = self
+                    .incidents
+                    .reach(IncidentPhase::PlanInstalled, now, |incident| {
+                        incident.generation.is_some_and(|own| own <= generation)
+                    });
+                self.tell(steps);
+            }
+            Input::CanMoveSessions(result) => self.can_move = Some(result),
+            Input::OldWorkersStopped(generation) => {
+                let steps = self
+                    .incidents
+                    .reach(IncidentPhase::OldWorkersStopped, now, |incident| {
+                        incident.has(IncidentPhase::GenerationConfirmed)
+                            && incident.generation.is_some_and(|own| own <= generation)
+                    });
+                self.tell(steps);
+            }
+            Input::Moved { from, result } => {
+                self.sessions_moved(&from, result, now);
+                self.settle(now);
             }
             Input::Lagged(lag) => {
                 for broker in self.brokers.values_mut() {
@@ -222,7 +197,13 @@ impl Core {
     /// When [`Self::handle_timeout`] has something to do, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Moment> {
         let brokers = self.brokers.values().filter_map(|b| b.deadline(&self.rules));
-        let others = [Some(self.links.deadline(&self.rules)), self.rollout.deadline()];
+        let others = [
+            Some(self.links.deadline(&self.rules)),
+            self.rollout.deadline(),
+            self.moves.deadline(),
+            self.in_need.map(|since| since + self.rules.need_grace),
+            self.failback_due,
+        ];
         brokers.chain(others.into_iter().flatten()).min()
     }
 
@@ -258,7 +239,21 @@ impl Core {
         let mut occurrence = Occurrence::new(name);
         occurrence.broker = Some(id.clone());
         occurrence.reason = self.brokers[id].reason().map(str::to_owned);
+        if status == HealthStatus::Dead {
+            let first_sign = self.brokers[id].first_sign().unwrap_or(now);
+            let is_primary = *id == self.rollout.wanted().primary;
+            let reason = occurrence.reason.as_deref();
+            let steps = self.incidents.died(id, reason, first_sign, is_primary, now);
+            self.tell(steps);
+        }
+        occurrence.incident = self.incidents.open(id).map(|incident| incident.number);
         self.emit(occurrence);
+        if status == HealthStatus::Healthy {
+            let steps = self
+                .incidents
+                .reach(IncidentPhase::Recovered, now, |i| i.broker == *id);
+            self.tell(steps);
+        }
         self.judge_links(now);
         self.settle(now);
     }
@@ -299,102 +294,6 @@ impl Core {
         }
     }
 
-    /// Compares what is with what should be, from scratch, and does what is missing.
-    fn settle(&mut self, now: Moment) {
-        if !self.rollout.is_adopted() {
-            return;
-        }
-        let candidates = self.candidates();
-        let primary = self.rollout.wanted().primary.clone();
-        match elect(self.rollout.wanted(), &candidates) {
-            Verdict::Keep => self.keep(&primary),
-            Verdict::Wait => self.avoided |= candidates[&primary].status == HealthStatus::Dead,
-            Verdict::Promote(next) => self.promote(next, &candidates, now),
-            Verdict::Blocked => self.block(&primary),
-        }
-        self.follow_failover(now);
-        if let Some(plan) = self.rollout.next_install(now) {
-            self.commands.push_back(Command::Install(plan));
-        }
-    }
-
-    fn keep(&mut self, primary: &BrokerId) {
-        self.blocked = false;
-        if std::mem::take(&mut self.avoided) {
-            // It died, nobody took over, and it is back. Nginx avoids a primary that once refused a connection
-            // for `fail_timeout`, and only a new generation makes it forget.
-            let order = self.rollout.wanted().standbys.clone();
-            self.rollout.issue(primary.clone(), order);
-        }
-    }
-
-    fn block(&mut self, primary: &BrokerId) {
-        self.avoided = true;
-        if !std::mem::replace(&mut self.blocked, true) {
-            let mut occurrence = Occurrence::new(EventName::FailoverBlocked);
-            occurrence.from = Some(primary.clone());
-            occurrence.reason = Some("no enabled broker answers".to_owned());
-            self.emit(occurrence);
-        }
-    }
-
-    fn promote(&mut self, next: BrokerId, candidates: &BTreeMap<BrokerId, Candidate>, now: Moment) {
-        let from = self.rollout.wanted().primary.clone();
-        let leaving = self.brokers.get(&from);
-        let died = leaving.filter(|broker| broker.status() == HealthStatus::Dead);
-        let first_sign = died.and_then(BrokerHealth::first_sign).unwrap_or(now);
-        let reason = match died.map(BrokerHealth::reason) {
-            Some(reason) => format!("{from} is dead: {}", reason.unwrap_or("it does not answer")),
-            None => format!("{from} is not to serve"),
-        };
-        let order = standby_order(&self.topology, candidates);
-        let generation = self.rollout.issue(next.clone(), order);
-        self.blocked = false;
-        self.avoided = false;
-        let mut occurrence = Occurrence::new(EventName::FailoverStarted);
-        occurrence.from = Some(from.clone());
-        occurrence.to = Some(next.clone());
-        occurrence.generation = Some(generation);
-        occurrence.reason = Some(reason);
-        self.emit(occurrence);
-        self.failover = Some(Failover {
-            from,
-            to: next,
-            generation,
-            first_sign,
-            switched: false,
-        });
-    }
-
-    fn follow_failover(&mut self, now: Moment) {
-        let Some(mut failover) = self.failover.take() else {
-            return;
-        };
-        if failover.to != self.rollout.wanted().primary || !self.rollout.is_confirmed() {
-            self.failover = Some(failover);
-            return;
-        }
-        // The order may have been issued again under a later number before it was confirmed.
-        failover.generation = self.rollout.wanted().generation;
-        if !std::mem::replace(&mut failover.switched, true) {
-            self.emit(Self::step(EventName::FailoverSwitched, &failover, now));
-        }
-        if self.brokers[&failover.to].status() == HealthStatus::Healthy {
-            self.emit(Self::step(EventName::FailoverCompleted, &failover, now));
-        } else {
-            self.failover = Some(failover);
-        }
-    }
-
-    fn step(name: EventName, failover: &Failover, now: Moment) -> Occurrence {
-        let mut occurrence = Occurrence::new(name);
-        occurrence.from = Some(failover.from.clone());
-        occurrence.to = Some(failover.to.clone());
-        occurrence.generation = Some(failover.generation);
-        occurrence.elapsed = Some(now.since(failover.first_sign));
-        occurrence
-    }
-
     fn candidates(&self) -> BTreeMap<BrokerId, Candidate> {
         let candidate = |(id, broker): (&BrokerId, &BrokerHealth)| {
             let candidate = Candidate {
@@ -405,6 +304,31 @@ impl Core {
             (id.clone(), candidate)
         };
         self.brokers.iter().map(candidate).collect()
+    }
+
+    /// A client was seen at the new primary.
+    fn note_client_back(&mut self, now: Moment) {
+        let primary = &self.rollout.wanted().primary;
+        let clients = self.readings.get(primary).and_then(Readings::clients);
+        if clients.is_some_and(|count| count > 0) {
+            let steps = self
+                .incidents
+                .reach(IncidentPhase::FirstClientBack, now, |incident| {
+                    incident.has(IncidentPhase::GenerationConfirmed) && incident.to.as_ref() == Some(primary)
+                });
+            self.tell(steps);
+        }
+    }
+
+    fn tell(&mut self, steps: Vec<Step>) {
+        for (incident, broker, phase, elapsed) in steps {
+            self.commands.push_back(Command::Step {
+                incident,
+                broker,
+                phase,
+                elapsed,
+            });
+        }
     }
 
     fn emit(&mut self, occurrence: Occurrence) {

@@ -64,8 +64,10 @@ pub struct Rollout {
     adopted: bool,
     running: Option<Plan>,
     on_disk: Option<u64>,
-    installing: Option<u64>,
+    installing: Option<Plan>,
     highest: u64,
+    /// The wanted plan is to be installed also if one of the same order runs.
+    anew: bool,
     failures: u32,
     retry_at: Moment,
     error: Option<String>,
@@ -82,6 +84,7 @@ impl Rollout {
             on_disk: None,
             installing: None,
             highest: 0,
+            anew: true,
             failures: 0,
             retry_at: Moment::START,
             error: None,
@@ -151,8 +154,15 @@ impl Rollout {
         self.issue(primary, order);
     }
 
-    /// Makes a plan with the next generation, whatever its order, and returns its generation.
+    /// Makes a plan with the next generation that will be installed whatever runs, and returns its generation.
     pub fn issue(&mut self, primary: BrokerId, order: Vec<BrokerId>) -> u64 {
+        self.anew = true;
+        self.change(primary, order)
+    }
+
+    /// Makes a plan with the next generation, which need not be installed if one of the same order runs already
+    /// when its turn comes. Returns its generation.
+    pub fn change(&mut self, primary: BrokerId, order: Vec<BrokerId>) -> u64 {
         self.highest += 1;
         self.wanted = Plan::new(self.highest, primary, order);
         // A new plan is not held back by the failures of another.
@@ -166,7 +176,16 @@ impl Rollout {
         if !self.is_due() || now < self.retry_at {
             return None;
         }
-        self.installing = Some(self.wanted.generation);
+        let same = |running: &&Plan| running.same_order(&self.wanted);
+        if let Some(running) = self.running.as_ref().filter(same)
+            && !self.anew
+            && self.on_disk == Some(running.generation)
+        {
+            self.wanted = running.clone();
+            return None;
+        }
+        self.anew = false;
+        self.installing = Some(self.wanted.clone());
         Some(self.wanted.clone())
     }
 
@@ -186,14 +205,17 @@ impl Rollout {
 
     /// An installation ended.
     pub fn installed(&mut self, generation: u64, outcome: Outcome, now: Moment) -> Vec<RolloutChange> {
-        self.installing = None;
+        let installed = self
+            .installing
+            .take()
+            .filter(|plan| plan.generation == generation);
         match outcome {
             Outcome::Confirmed => {
                 self.on_disk = Some(generation);
-                if generation != self.wanted.generation {
+                self.running = installed;
+                if !self.is_confirmed() {
                     return Vec::new();
                 }
-                self.running = Some(self.wanted.clone());
                 self.failures = 0;
                 let mut changes = vec![RolloutChange::Confirmed];
                 changes.extend(self.clear_error());
@@ -215,6 +237,7 @@ impl Rollout {
 
     fn hold_back(&mut self, generation: u64, now: Moment) {
         if generation == self.wanted.generation {
+            self.anew = true;
             let delay = FIRST_RETRY.saturating_mul(1 << self.failures.min(10));
             self.retry_at = now + delay.min(SLOWEST_RETRY);
             self.failures += 1;
@@ -269,9 +292,8 @@ impl Rollout {
     }
 }
 
-/// Whether `plan` names exactly the brokers of `topology`.
+/// Whether `plan` names only brokers of `topology`. It need not name all: some may be disabled.
 fn fits(plan: &Plan, topology: &Topology) -> bool {
     let known = |id: &BrokerId| topology.get(id).is_some();
-    let listed = |id: &BrokerId| plan.role(id).is_some();
-    known(&plan.primary) && plan.standbys.iter().all(known) && topology.ids().all(listed)
+    known(&plan.primary) && plan.standbys.iter().all(known)
 }

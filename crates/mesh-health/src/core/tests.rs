@@ -1,9 +1,14 @@
 //! Histories: what happens to the brokers and Nginx on the left, what the core does on the right.
 
+use std::time::Duration;
+
+use super::broker::Sign;
+use super::rollout::{Found, Look, Outcome};
 use super::*;
 use mesh_model::{Broker, MeshState};
 use mesh_runtime::config::Failback;
 
+mod operations;
 mod simulation;
 
 pub(super) fn id(n: usize) -> BrokerId {
@@ -34,6 +39,11 @@ pub(super) fn rules() -> Health {
         canary_interval: ms(1000),
         link_down_after: ms(3000),
         failback: Failback::Never,
+        optional_switches: 3,
+        optional_switch_window: ms(300_000),
+        need_grace: ms(300),
+        drain_time: ms(30_000),
+        state_file: None,
     }
 }
 
@@ -47,6 +57,9 @@ struct History {
     now: Moment,
     answering: Vec<bool>,
     done: Vec<String>,
+    /// Orders to close sessions, and steps of incidents.
+    moves: Vec<String>,
+    steps: Vec<String>,
 }
 
 impl History {
@@ -61,12 +74,18 @@ impl History {
     }
 
     fn fresh(count: usize) -> Self {
-        let core = Core::new(topology(count), rules(), first_plan(count), Moment::START);
+        Self::with_rules(count, rules())
+    }
+
+    fn with_rules(count: usize, rules: Health) -> Self {
+        let core = Core::new(topology(count), rules, first_plan(count), Moment::START);
         Self {
             core,
             now: Moment::START,
             answering: vec![true; count + 1],
             done: Vec::new(),
+            moves: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
@@ -122,17 +141,62 @@ impl History {
         self.collect();
     }
 
+    fn admin(&mut self, n: usize, wanted: AdminState, force: bool) -> Result<Granted, Refusal> {
+        let request = Request::Admin {
+            broker: id(n),
+            wanted,
+            force,
+        };
+        let result = self.core.request(request, self.now);
+        self.collect();
+        result
+    }
+
     fn collect(&mut self) {
         while let Some(command) = self.core.next_command() {
-            self.done.push(match command {
+            let done = match command {
                 Command::Install(plan) => format!("install {}", mesh_render::read_back(&plan)),
+                Command::MoveSessions { from, at_most, .. } => {
+                    self.moves.push(match at_most {
+                        Some(most) => format!("{most} from {from}"),
+                        None => format!("all from {from}"),
+                    });
+                    continue;
+                }
+                Command::Remember(admin) => {
+                    let told = admin.iter().map(|(id, admin)| format!(" {id}={admin}"));
+                    format!("remember{}", told.collect::<String>())
+                }
+                Command::Step {
+                    incident,
+                    broker,
+                    phase,
+                    elapsed,
+                } => {
+                    self.steps
+                        .push(format!("{incident} {broker} {phase} {}", elapsed.as_millis()));
+                    continue;
+                }
                 Command::Emit(o) => {
                     let who = [o.broker, o.from, o.to].into_iter().flatten();
                     let who: Vec<String> = who.map(|id| id.to_string()).collect();
                     format!("{} {}", o.name, who.join(" ")).trim_end().to_owned()
                 }
-            });
+            };
+            self.done.push(done);
         }
+    }
+
+    fn closed(&mut self, n: usize, closed: u64, left: u64) {
+        self.input(Input::Moved {
+            from: id(n),
+            result: Ok(Closed { closed, left }),
+        });
+    }
+
+    /// The orders to close sessions since the last call.
+    fn moved(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.moves)
     }
 
     /// What was done since the last call.
@@ -325,12 +389,11 @@ fn where_all_are_dead_nothing_is_touched_and_the_first_that_returns_serves() {
     );
     history.answering[2] = true;
     history.run(200);
-    let expected = [
-        "broker.recovering b2",
-        "failover.started b1 b2",
-        "install gen=1 primary=b2 standbys=b1",
-    ];
-    assert_eq!(history.did()[..2], expected[..2]);
+    assert_eq!(history.did(), ["broker.recovering b2"]);
+    // It is chosen in need, so the primary has a moment to return as well.
+    history.run(300);
+    let expected = ["failover.started b1 b2", "install gen=1 primary=b2 standbys=b1"];
+    assert_eq!(history.did(), expected);
     history.confirm(1);
     assert_eq!(history.state(), MeshState::Degraded);
     history.run(11_000);
@@ -432,9 +495,15 @@ fn a_second_failure_during_an_installation_is_followed_by_a_second_plan() {
 #[test]
 fn a_disabled_primary_hands_over_and_is_left_out() {
     let mut history = History::healthy(3);
-    history.input(Input::Admin(id(1), AdminState::Draining));
+    history.admin(1, AdminState::Draining, false).unwrap();
     let install = "install gen=1 primary=b2 standbys=b3";
-    assert_eq!(history.did(), ["failover.started b1 b2", install]);
+    let expected = [
+        "remember b1=draining b2=enabled b3=enabled",
+        "broker.draining b1",
+        "failover.started b1 b2",
+        install,
+    ];
+    assert_eq!(history.did(), expected);
 }
 
 #[test]

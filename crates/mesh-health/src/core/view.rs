@@ -22,6 +22,10 @@ pub struct View<'a> {
     pub old_workers: Option<u32>,
     /// Why the balancer does not do as it is told.
     pub error: Option<&'a str>,
+    /// Whether its sessions can be closed.
+    pub can_move_sessions: Option<bool>,
+    /// Why they cannot, or were not at the last attempt.
+    pub move_error: Option<&'a str>,
     /// The brokers in order of priority.
     pub brokers: Vec<BrokerView<'a>>,
     /// Every link.
@@ -51,6 +55,8 @@ pub struct BrokerView<'a> {
     pub in_per_s: Option<f64>,
     /// PUBLISH packets sent per second.
     pub out_per_s: Option<f64>,
+    /// Sessions of the balancer that are still to be moved off it.
+    pub sessions_left: Option<u64>,
 }
 
 /// One link.
@@ -89,6 +95,11 @@ impl Core {
             confirmed: self.rollout.is_confirmed(),
             old_workers: self.rollout.old_workers(),
             error: self.rollout.error(),
+            can_move_sessions: self.can_move.as_ref().map(Result::is_ok),
+            move_error: match &self.can_move {
+                Some(Err(reason)) => Some(reason),
+                _ => self.moves.error(),
+            },
             brokers: self.topology.ids().map(|id| self.broker_view(id, now)).collect(),
             links: links.collect(),
         }
@@ -108,6 +119,7 @@ impl Core {
             clients: told.and_then(Readings::clients),
             in_per_s: told.and_then(|told| told.in_per_s(now)),
             out_per_s: told.and_then(|told| told.out_per_s(now)),
+            sessions_left: self.moves.left(id),
         }
     }
 
@@ -120,7 +132,7 @@ impl Core {
     fn state(&self) -> MeshState {
         let primary = &self.rollout.wanted().primary;
         let of_primary = self.brokers.get(primary).map(|broker| broker.status());
-        let under_way = self.failover.as_ref().is_some_and(|failover| !failover.switched);
+        let under_way = self.switch.as_ref().is_some_and(|switch| !switch.switched);
         if self.brokers.values().all(|b| b.status() == HealthStatus::Dead) || self.blocked {
             MeshState::NoEligibleBroker
         } else if self.rollout.error().is_some() {
@@ -131,7 +143,11 @@ impl Core {
             && self.admin[primary] == AdminState::Enabled
             && self.rollout.is_confirmed()
         {
-            MeshState::Ok
+            if self.pinned {
+                MeshState::Pinned
+            } else {
+                MeshState::Ok
+            }
         } else {
             MeshState::Degraded
         }

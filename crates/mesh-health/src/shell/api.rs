@@ -1,28 +1,30 @@
-//! What others may ask over HTTP. Read only: it holds the latest snapshot and subscribes to events.
+//! What others may ask over HTTP. It holds the latest snapshot and subscribes to events; what an operator asks for
+//! it hands to the one owner of the core, and passes on the answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use mesh_model::{HealthStatus, Snapshot};
-use serde::Serialize;
+use mesh_model::{AdminState, BrokerId, HealthStatus, Snapshot};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::driver::{Numbered, Outlets};
+use super::driver::{Ask, Numbered, Outlets};
 use super::metrics;
+use crate::core::{self, Granted, Refusal};
 
 /// The most event streams at a time.
 const MAX_STREAMS: usize = 64;
@@ -39,15 +41,22 @@ const STREAM_BUFFER: usize = 16;
 #[derive(Debug, Clone)]
 struct Api {
     outlets: Outlets,
+    asks: mpsc::Sender<Ask>,
     clock: Clock,
     streams: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 /// The routes. Event streams end on `shutdown`.
-pub fn router(outlets: Outlets, clock: Clock, shutdown: CancellationToken) -> Router {
+pub fn router(
+    outlets: Outlets,
+    asks: mpsc::Sender<Ask>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Router {
     let api = Api {
         outlets,
+        asks,
         clock,
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         shutdown,
@@ -55,6 +64,10 @@ pub fn router(outlets: Outlets, clock: Clock, shutdown: CancellationToken) -> Ro
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/incidents", get(incidents))
+        .route("/v1/incidents/{id}", get(incident))
+        .route("/v1/brokers/{id}/{wish}", post(wish))
+        .route("/v1/failback", post(failback))
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(healthz))
         .fallback(unknown_path)
@@ -65,6 +78,79 @@ pub fn router(outlets: Outlets, clock: Clock, shutdown: CancellationToken) -> Ro
 async fn status(State(api): State<Api>) -> Response {
     let snapshot = Arc::clone(&api.outlets.snapshots.borrow());
     ([(header::CACHE_CONTROL, "no-store")], Json(&*snapshot)).into_response()
+}
+
+async fn incidents(State(api): State<Api>) -> Response {
+    let incidents = Arc::clone(&api.outlets.incidents.borrow());
+    ([(header::CACHE_CONTROL, "no-store")], Json(&*incidents)).into_response()
+}
+
+async fn incident(State(api): State<Api>, Path(id): Path<String>) -> Response {
+    let incidents = Arc::clone(&api.outlets.incidents.borrow());
+    match incidents.incidents.iter().find(|incident| incident.id == id) {
+        Some(incident) => ([(header::CACHE_CONTROL, "no-store")], Json(incident)).into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("There is no incident {id:?}.")),
+    }
+}
+
+/// Whether a wish is fulfilled though nobody else can serve: `?force` or `?force=true`.
+#[derive(Debug, Deserialize)]
+struct Force {
+    force: Option<String>,
+}
+
+async fn wish(
+    State(api): State<Api>,
+    Path((id, wish)): Path<(String, String)>,
+    Query(force): Query<Force>,
+    request: Request,
+) -> Response {
+    let wanted = match wish.as_str() {
+        "enable" => AdminState::Enabled,
+        "drain" => AdminState::Draining,
+        "disable" => AdminState::Disabled,
+        _ => return unknown_path(request).await,
+    };
+    let Ok(broker) = id.parse::<BrokerId>() else {
+        return problem(StatusCode::NOT_FOUND, &format!("There is no broker {id:?}."));
+    };
+    let force = force
+        .force
+        .is_some_and(|value| value.is_empty() || value == "true");
+    let request = core::Request::Admin {
+        broker,
+        wanted,
+        force,
+    };
+    ask(&api, request).await
+}
+
+async fn failback(State(api): State<Api>) -> Response {
+    ask(&api, core::Request::Failback).await
+}
+
+async fn ask(api: &Api, request: core::Request) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let asked = api.asks.send(Ask { request, reply }).await.is_ok();
+    match answer.await {
+        Ok(Ok(Granted::Admin { broker, admin })) => {
+            Json(json!({ "broker": broker, "admin": admin })).into_response()
+        }
+        Ok(Ok(Granted::Failback { from, to, generation })) => {
+            Json(json!({ "from": from, "to": to, "generation": generation })).into_response()
+        }
+        Ok(Err(refusal)) => {
+            let status = match refusal {
+                Refusal::UnknownBroker(_) => StatusCode::NOT_FOUND,
+                _ => StatusCode::CONFLICT,
+            };
+            problem(status, &refusal.to_string())
+        }
+        Err(_) => {
+            tracing::debug!(asked, "a request came at the end");
+            problem(StatusCode::SERVICE_UNAVAILABLE, "mesh-health is about to end.")
+        }
+    }
 }
 
 async fn show_metrics(State(api): State<Api>) -> Response {

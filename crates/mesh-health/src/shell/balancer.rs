@@ -2,17 +2,19 @@
 //!
 //! Guarantees: `upstream.conf` is replaced as a whole or not at all, and only by what `nginx -t` accepted beside
 //! the configuration that is in place; when Nginx does not run the new generation in time, the last good file is
-//! back; only the generation that Nginx answers is believed. All of it happens in a task of its own, one
-//! installation after the other, so the core never waits for it.
+//! back; only the generation that Nginx answers is believed. Killed at any instant, this program leaves a file that
+//! Nginx takes, and at most one scratch folder and one temporary file, which its successor removes. All of it
+//! happens in a task of its own, one installation after the other, so the core never waits for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_model::Plan;
 use mesh_render::{RenderError, nginx_conf, parse_read_back, upstream_conf};
 use mesh_runtime::Config;
 use mesh_runtime::atomic_file::{self, WriteError};
-use tokio::sync::mpsc;
+use rustix::process::Pid;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,8 @@ const AWAIT_EVERY: Duration = Duration::from_millis(5);
 
 const FILE_MODE: u32 = 0o644;
 
+const UPSTREAM: &str = "upstream.conf";
+
 const SCRATCH_PREFIX: &str = ".candidate-";
 
 /// Why a plan was not installed.
@@ -37,7 +41,7 @@ const SCRATCH_PREFIX: &str = ".candidate-";
 enum InstallError {
     #[error("the plan cannot be rendered")]
     Render(#[from] RenderError),
-    #[error("there is no scratch folder in balancer.dir")]
+    #[error("cannot make a scratch copy of the configuration in balancer.dir")]
     Scratch(#[source] std::io::Error),
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -64,6 +68,10 @@ pub struct Balancer {
     answered: Option<Plan>,
     /// Answers other than that, or none, in a row.
     surprises: u32,
+    /// The master process that was seen last.
+    master: Option<Pid>,
+    /// Whether tests can be told where to log, once that is known.
+    takes_error_log: OnceCell<bool>,
 }
 
 impl Balancer {
@@ -75,6 +83,8 @@ impl Balancer {
             last_good: None,
             answered: None,
             surprises: 0,
+            master: None,
+            takes_error_log: OnceCell::new(),
         }
     }
 
@@ -105,7 +115,7 @@ impl Balancer {
     }
 
     fn upstream_path(&self) -> PathBuf {
-        self.path("upstream.conf")
+        self.path(UPSTREAM)
     }
 
     /// Removes what a killed predecessor left.
@@ -114,9 +124,17 @@ impl Balancer {
             .into_iter()
             .flatten()
             .flatten();
-        for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX)) {
-            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "cannot remove a scratch folder");
+        for entry in entries {
+            let (name, path) = (entry.file_name(), entry.path());
+            let removed = if name.to_string_lossy().starts_with(SCRATCH_PREFIX) {
+                std::fs::remove_dir_all(&path)
+            } else if atomic_file::is_temporary(&name, UPSTREAM) {
+                std::fs::remove_file(&path)
+            } else {
+                continue;
+            };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "cannot remove what a predecessor left");
             }
         }
     }
@@ -140,6 +158,7 @@ impl Balancer {
             "found what the balancer runs"
         );
         self.answered = running.clone();
+        self.master = nginx::master(&self.path("nginx.pid")).ok();
         let found = Found {
             running,
             on_disk,
@@ -163,8 +182,12 @@ impl Balancer {
             return;
         }
         self.answered = answer.as_ref().ok().cloned();
-        let (unreachable, old_workers) = match nginx::master(&self.path("nginx.pid")) {
-            Ok(master) => (None, nginx::old_workers(master)),
+        self.put_back_if_missing().await;
+        let before = self.master;
+        let master = nginx::master(&self.path("nginx.pid"));
+        self.master = master.as_ref().ok().copied();
+        let (unreachable, old_workers) = match master {
+            Ok(master) => (started_again(before, master), nginx::old_workers(master)),
             Err(error) => (Some(chain(&error)), None),
         };
         let look = Look {
@@ -173,6 +196,20 @@ impl Balancer {
             old_workers,
         };
         report(&self.reports, Input::Looked(look)).await;
+    }
+
+    /// A deleted `upstream.conf` is noticed by nobody until Nginx starts again, and then it cannot.
+    async fn put_back_if_missing(&self) {
+        let (Some(contents), false) = (&self.last_good, self.upstream_path().exists()) else {
+            return;
+        };
+        match self.write(contents.clone()).await {
+            Ok(()) => tracing::warn!("upstream.conf was missing; the last good one is back"),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "upstream.conf is missing and cannot be put back");
+            }
+        }
     }
 
     async fn install(&mut self, plan: &Plan) -> Outcome {
@@ -206,10 +243,11 @@ impl Balancer {
         let contents = upstream_conf(&self.config, plan)?;
         self.test_aside(&contents).await?;
         self.write(contents.clone()).await?;
-        nginx::test(&self.config.balancer.program, &self.path("nginx.conf")).await?;
+        self.test(&self.path("nginx.conf")).await?;
         let master = nginx::master(&self.path("nginx.pid"))?;
         let log_end = std::fs::metadata(self.path("error.log")).map_or(0, |log| log.len());
         nginx::reload(master)?;
+        report(&self.reports, Input::Reloaded(plan.generation)).await;
         self.confirm(plan, log_end).await?;
         self.last_good = Some(contents);
         self.answered = Some(plan.clone());
@@ -227,9 +265,19 @@ impl Balancer {
         config.balancer.dir = scratch.path().to_owned();
         let conf = scratch.path().join("nginx.conf");
         std::fs::write(&conf, nginx_conf(&config)?).map_err(InstallError::Scratch)?;
-        std::fs::write(scratch.path().join("upstream.conf"), contents).map_err(InstallError::Scratch)?;
-        let tested = nginx::test(&self.config.balancer.program, &conf).await;
+        std::fs::write(scratch.path().join(UPSTREAM), contents).map_err(InstallError::Scratch)?;
+        let tested = self.test(&conf).await;
         Ok(tested.map_err(|error| error.instead_of(scratch.path(), &self.config.balancer.dir))?)
+    }
+
+    /// Has Nginx test `conf`, logging beside it.
+    async fn test(&self, conf: &Path) -> Result<(), NginxError> {
+        let program = &self.config.balancer.program;
+        let takes_error_log = self
+            .takes_error_log
+            .get_or_init(|| nginx::takes_error_log(program));
+        let error_log = takes_error_log.await.then(|| conf.with_file_name("error.log"));
+        nginx::test(program, conf, error_log.as_deref()).await
     }
 
     async fn write(&self, contents: String) -> Result<(), InstallError> {
@@ -287,6 +335,16 @@ impl Balancer {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Why what is known of Nginx no longer holds, if `now` is not the master process that was there `before`.
+fn started_again(before: Option<Pid>, now: Pid) -> Option<String> {
+    let before = before.filter(|before| *before != now)?;
+    Some(format!(
+        "Nginx was started again: process {} is gone, process {} runs instead",
+        before.as_raw_nonzero(),
+        now.as_raw_nonzero()
+    ))
 }
 
 /// The plan whose read-back an `upstream.conf` holds.

@@ -4,20 +4,23 @@
 //! The loop measures its own lag: where it was held up, silence of brokers proves nothing, and the core is told
 //! before it draws any consequence. Reports are taken in before timeouts for the same reason.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mesh_model::event::field;
-use mesh_model::{Event, EventName, Plan, Snapshot, Topology};
-use tokio::sync::{broadcast, mpsc, watch};
+use mesh_model::{AdminState, BrokerId, Event, EventName, IncidentList, Plan, Snapshot, Topology};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::metrics::Counters;
-use super::wire::{Wall, event};
-use crate::core::{Command, Core, Input, Moment, Occurrence};
+use super::mover::MoveOrder;
+use super::service::Service;
+use super::wire::{self, Wall};
+use crate::core::{Command, Core, Granted, Input, Moment, Occurrence, Refusal, Request};
 
 /// How often the loop looks at the clock if nothing else happens.
 const BEAT: Duration = Duration::from_millis(50);
@@ -39,10 +42,32 @@ pub struct Numbered {
 pub struct Outlets {
     /// The latest state.
     pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// The latest incidents.
+    pub incidents: watch::Sender<Arc<IncidentList>>,
     /// Everything that happens.
     pub events: broadcast::Sender<Arc<Numbered>>,
     /// What is counted.
     pub counters: Arc<Counters>,
+}
+
+/// Something that the operator asks for, and where the answer goes.
+#[derive(Debug)]
+pub struct Ask {
+    /// What is asked for.
+    pub request: Request,
+    /// Whether it was done.
+    pub reply: oneshot::Sender<Result<Granted, Refusal>>,
+}
+
+/// Those who do what the core wants done.
+#[derive(Debug)]
+pub struct Hands {
+    /// Takes plans to install.
+    pub plans: mpsc::Sender<Plan>,
+    /// Takes orders to close sessions.
+    pub moves: mpsc::UnboundedSender<MoveOrder>,
+    /// Keeps what the operator wants.
+    pub wishes: watch::Sender<BTreeMap<BrokerId, AdminState>>,
 }
 
 /// The owner of the core.
@@ -53,8 +78,9 @@ pub struct Driver {
     clock: Clock,
     max_lag: Duration,
     wall: Wall,
-    plans: mpsc::Sender<Plan>,
+    hands: Hands,
     outlets: Outlets,
+    service: Service,
     last_event: u64,
     published: Moment,
 }
@@ -66,11 +92,12 @@ impl Driver {
         topology: Topology,
         max_lag: Duration,
         clock: Clock,
-        plans: mpsc::Sender<Plan>,
+        hands: Hands,
         first: Snapshot,
     ) -> Self {
         let outlets = Outlets {
             snapshots: watch::Sender::new(Arc::new(first)),
+            incidents: watch::Sender::default(),
             events: broadcast::Sender::new(1024),
             counters: Arc::default(),
         };
@@ -80,8 +107,9 @@ impl Driver {
             clock,
             max_lag,
             wall: Wall::default(),
-            plans,
+            hands,
             outlets,
+            service: Service::from_env(),
             last_event: 0,
             published: Moment::START,
         }
@@ -93,13 +121,23 @@ impl Driver {
     }
 
     /// Works until `shutdown`.
-    pub async fn run(mut self, mut reports: mpsc::Receiver<Input>, shutdown: CancellationToken) {
+    pub async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Input>,
+        mut asks: mpsc::Receiver<Ask>,
+        shutdown: CancellationToken,
+    ) {
         let mut expected = self.clock.now() + BEAT;
         loop {
             let wake = self.core.poll_timeout().map_or(expected, |due| due.min(expected));
+            let mut asked = None;
             let input = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.service.stopping(),
+                Some(ask) = asks.recv() => {
+                    asked = Some(ask);
+                    None
+                }
                 input = reports.recv() => match input {
                     Some(input) => Some(input),
                     None => return,
@@ -123,14 +161,20 @@ impl Driver {
                 }
                 expected = now + BEAT;
             }
-            let idle = input.is_none() || reports.is_empty();
+            let idle = reports.is_empty();
             if let Some(input) = input {
                 self.core.handle(input, now);
             }
+            let answer = asked.map(|ask| (self.core.request(ask.request, now), ask.reply));
             if idle && self.core.poll_timeout().is_some_and(|due| due <= now) {
                 self.core.handle_timeout(now);
             }
             self.obey().await;
+            if let Some((answer, reply)) = answer {
+                // Who asks for the state upon the answer finds it.
+                self.publish(self.clock.now());
+                reply.send(answer).ok();
+            }
             if now.since(self.published) >= SNAPSHOT_EVERY {
                 self.publish(now);
             }
@@ -139,14 +183,47 @@ impl Driver {
 
     async fn obey(&mut self) {
         let mut told = false;
+        let mut stepped = false;
         while let Some(command) = self.core.next_command() {
             match command {
                 Command::Install(plan) => {
                     self.outlets.counters.installs.fetch_add(1, Ordering::Relaxed);
                     // The core has at most one under way, so there is room.
-                    if self.plans.send(plan).await.is_err() {
+                    if self.hands.plans.send(plan).await.is_err() {
                         tracing::error!("nobody is left to install a plan");
                     }
+                }
+                Command::MoveSessions {
+                    from,
+                    generation,
+                    at_most,
+                } => {
+                    let order = MoveOrder {
+                        from,
+                        generation,
+                        at_most,
+                    };
+                    if self.hands.moves.send(order).is_err() {
+                        tracing::error!("nobody is left to move sessions");
+                    }
+                }
+                Command::Remember(wishes) => {
+                    self.hands.wishes.send_replace(wishes);
+                }
+                Command::Step {
+                    incident,
+                    broker,
+                    phase,
+                    elapsed,
+                } => {
+                    stepped = true;
+                    tracing::info!(
+                        { field::INCIDENT } = self.wall.incident_id(incident),
+                        { field::BROKER } = broker.as_str(),
+                        { field::ELAPSED_MS } = wire::millis(elapsed),
+                        phase = phase.as_str(),
+                        "the incident went on"
+                    );
                 }
                 Command::Emit(occurrence) => {
                     if !std::mem::replace(&mut told, true) {
@@ -157,16 +234,23 @@ impl Driver {
                 }
             }
         }
+        if stepped {
+            let incidents = self.wall.incidents(&self.core, self.clock.now());
+            self.outlets.incidents.send_replace(Arc::new(incidents));
+        }
     }
 
     fn publish(&mut self, now: Moment) {
         self.published = now;
         let snapshot = self.wall.snapshot(&self.core.view(now), &self.topology, now);
-        self.outlets.snapshots.send_replace(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.outlets.snapshots.send_replace(Arc::clone(&snapshot));
+        // Who hears of it and asks finds the same.
+        self.service.turned(now, &snapshot);
     }
 
     fn emit(&mut self, occurrence: Occurrence) {
-        let event = event(occurrence);
+        let event = self.wall.event(occurrence);
         log(&event);
         self.outlets.counters.count(event.name);
         self.last_event += 1;
@@ -193,6 +277,7 @@ fn log(event: &Event) {
                 { field::FROM } = event.from.as_ref().map(|id| id.as_str()),
                 { field::TO } = event.to.as_ref().map(|id| id.as_str()),
                 { field::GENERATION } = event.generation,
+                { field::INCIDENT } = event.incident.as_deref(),
                 { field::ELAPSED_MS } = event.elapsed_ms,
                 { field::REASON } = event.reason.as_deref(),
                 "{}",
@@ -202,7 +287,10 @@ fn log(event: &Event) {
     }
     match event.name {
         EventName::FailoverBlocked | EventName::BalancerRejected => line!(error),
-        EventName::BrokerDead | EventName::FailoverStarted | EventName::LinkDown => line!(warn),
+        EventName::BrokerDead
+        | EventName::FailoverStarted
+        | EventName::FailbackBlocked
+        | EventName::LinkDown => line!(warn),
         _ => line!(info),
     }
 }

@@ -1,17 +1,54 @@
 //! `GET /metrics`: the snapshot and a few counters in Prometheus's text format.
 //!
-//! Base units, `mesh_` prefix, counters end in `_total`. What is not known has no sample, rather than a 0.
+//! Base units, `mesh_` prefix, counters end in `_total`. What is not known has no sample, rather than a 0. Every
+//! family is declared once, in [`FAMILIES`]; the table in `docs/METRICS.md` is made of that.
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mesh_model::{EventName, HealthStatus, LinkState, MeshState, Role, Snapshot};
+use mesh_model::{AdminState, EventName, HealthStatus, LinkState, MeshState, Role, Snapshot};
 
-/// What the driver counts.
+/// How an announcement can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// It was taken.
+    Delivered,
+    /// An attempt failed; more may follow.
+    Failed,
+    /// It was tried for long enough.
+    GivenUp,
+    /// The same was announced not long ago.
+    Repeated,
+    /// Too many were waiting.
+    Dropped,
+}
+
+impl Announced {
+    const ALL: [Self; 5] = [
+        Self::Delivered,
+        Self::Failed,
+        Self::GivenUp,
+        Self::Repeated,
+        Self::Dropped,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+            Self::Repeated => "repeated",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What is counted.
 #[derive(Debug)]
 pub struct Counters {
     events: Vec<AtomicU64>,
+    announcements: [AtomicU64; Announced::ALL.len()],
     /// Plans handed to the balancer.
     pub installs: AtomicU64,
     /// When the loop last turned, in milliseconds since the start.
@@ -23,6 +60,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             events: EventName::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            announcements: Default::default(),
             installs: AtomicU64::new(0),
             beat_ms: AtomicU64::new(0),
             worst_lag_us: AtomicU64::new(0),
@@ -39,6 +77,11 @@ impl Counters {
         }
     }
 
+    /// Counts what became of an announcement.
+    pub fn announced(&self, outcome: Announced) {
+        self.announcements[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes how late the loop was.
     pub fn note_lag(&self, lag: Duration) {
         let lag = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
@@ -46,9 +89,176 @@ impl Counters {
     }
 }
 
+/// A metric with all its samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// `gauge` or `counter`.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: "gauge",
+        labels,
+        help,
+    }
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: "counter",
+        labels,
+        help,
+    }
+}
+
+const BUILD: Family = gauge(
+    "mesh_build_info",
+    &["version"],
+    "Always 1; the version of mesh-health.",
+);
+const STATE: Family = gauge(
+    "mesh_state",
+    &["state"],
+    "1 for the state of the mesh, 0 for the others.",
+);
+const WANTED: Family = gauge(
+    "mesh_plan_generation",
+    &[],
+    "Generation of the plan that the balancer shall run.",
+);
+const CONFIRMED: Family = gauge(
+    "mesh_balancer_confirmed",
+    &[],
+    "1 if the balancer runs the wanted plan, else 0.",
+);
+const REJECTED: Family = gauge(
+    "mesh_balancer_error",
+    &[],
+    "1 while the balancer refuses a plan, cannot be told of one or does not answer, else 0.",
+);
+const RUNNING: Family = gauge(
+    "mesh_balancer_generation",
+    &[],
+    "Generation that the balancer answered last.",
+);
+const OLD_WORKERS: Family = gauge(
+    "mesh_balancer_old_workers",
+    &[],
+    "Workers of earlier generations that still hold sessions.",
+);
+const HEALTH: Family = gauge(
+    "mesh_broker_health",
+    &["broker", "health"],
+    "1 for the broker's health, 0 for the others.",
+);
+const ADMIN: Family = gauge(
+    "mesh_broker_admin",
+    &["broker", "admin"],
+    "1 for what the operator wants of the broker, 0 for the others.",
+);
+const PRIMARY: Family = gauge(
+    "mesh_broker_primary",
+    &["broker"],
+    "1 if clients are sent to this broker, else 0.",
+);
+const RTT: Family = gauge(
+    "mesh_broker_rtt_seconds",
+    &["broker"],
+    "Time from the last PINGREQ to its PINGRESP.",
+);
+const CLIENTS: Family = gauge(
+    "mesh_broker_clients",
+    &["broker"],
+    "Connected clients, without sessions of the mesh itself.",
+);
+const PUBLISH: Family = gauge(
+    "mesh_broker_publish_per_second",
+    &["broker", "direction"],
+    "PUBLISH packets per second, received (in) and sent (out) by the broker.",
+);
+const LINK_UP: Family = gauge(
+    "mesh_link_up",
+    &["from", "to"],
+    "1 if canaries pass, 0 if they do not though both ends are healthy.",
+);
+const LINK_LATENCY: Family = gauge(
+    "mesh_link_latency_seconds",
+    &["from", "to"],
+    "Time from publishing the last canary to its arrival.",
+);
+const LINK_RECEIVED: Family = counter(
+    "mesh_link_received_total",
+    &["from", "to"],
+    "Messages over this link since its receiver started.",
+);
+const EVENTS: Family = counter("mesh_events_total", &["event"], "Events by name.");
+const INSTALLS: Family = counter("mesh_installs_total", &[], "Plans handed to the balancer.");
+const ANNOUNCEMENTS: Family = counter(
+    "mesh_announcements_total",
+    &["outcome"],
+    "What became of announcements by command and webhook; failed counts attempts.",
+);
+const LAG: Family = gauge(
+    "mesh_loop_lag_max_seconds",
+    &[],
+    "The most that the daemon's own loop was ever late.",
+);
+
+/// Every metric, in the order in which they are told.
+pub const FAMILIES: &[Family] = &[
+    BUILD,
+    STATE,
+    WANTED,
+    CONFIRMED,
+    REJECTED,
+    RUNNING,
+    OLD_WORKERS,
+    HEALTH,
+    ADMIN,
+    PRIMARY,
+    RTT,
+    CLIENTS,
+    PUBLISH,
+    LINK_UP,
+    LINK_LATENCY,
+    LINK_RECEIVED,
+    EVENTS,
+    INSTALLS,
+    ANNOUNCEMENTS,
+    LAG,
+];
+
+/// The table of `docs/METRICS.md`.
+pub fn reference() -> String {
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for Family {
+        name,
+        kind,
+        labels,
+        help,
+    } in FAMILIES
+    {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = labels.join(", ");
+        table += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
+    }
+    table
+}
+
 /// Everything, as Prometheus reads it.
 pub fn render(snapshot: &Snapshot, counters: &Counters) -> String {
     let mut page = Page(String::with_capacity(8 * 1024));
+    page.family(&BUILD);
+    page.sample(&BUILD, &[&env!("CARGO_PKG_VERSION")], 1);
     of_mesh(&mut page, snapshot);
     of_brokers(&mut page, snapshot);
     of_links(&mut page, snapshot);
@@ -57,180 +267,124 @@ pub fn render(snapshot: &Snapshot, counters: &Counters) -> String {
 }
 
 fn of_mesh(page: &mut Page, snapshot: &Snapshot) {
-    page.family(
-        "mesh_state",
-        "gauge",
-        "1 for the state of the mesh, 0 for the others.",
-    );
+    page.family(&STATE);
     for state in MeshState::ALL {
-        page.sample(
-            "mesh_state",
-            &[("state", state)],
-            u8::from(*state == snapshot.state),
-        );
+        page.sample(&STATE, &[state], u8::from(*state == snapshot.state));
     }
-    page.family(
-        "mesh_plan_generation",
-        "gauge",
-        "Generation of the plan that the balancer shall run.",
-    );
-    page.sample("mesh_plan_generation", &[], snapshot.generation);
+    page.family(&WANTED);
+    page.sample(&WANTED, &[], snapshot.generation);
     let balancer = &snapshot.balancer;
-    page.family(
-        "mesh_balancer_confirmed",
-        "gauge",
-        "Whether the balancer runs the wanted plan.",
-    );
-    page.sample("mesh_balancer_confirmed", &[], u8::from(balancer.confirmed));
-    page.family(
-        "mesh_balancer_generation",
-        "gauge",
-        "Generation that the balancer answered last.",
-    );
-    page.known("mesh_balancer_generation", &[], balancer.generation);
-    page.family(
-        "mesh_balancer_old_workers",
-        "gauge",
-        "Workers of earlier generations that still hold sessions.",
-    );
-    page.known("mesh_balancer_old_workers", &[], balancer.old_workers);
+    page.family(&CONFIRMED);
+    page.sample(&CONFIRMED, &[], u8::from(balancer.confirmed));
+    page.family(&REJECTED);
+    page.sample(&REJECTED, &[], u8::from(balancer.error.is_some()));
+    page.family(&RUNNING);
+    page.known(&RUNNING, &[], balancer.generation);
+    page.family(&OLD_WORKERS);
+    page.known(&OLD_WORKERS, &[], balancer.old_workers);
 }
 
 fn of_brokers(page: &mut Page, snapshot: &Snapshot) {
-    page.family(
-        "mesh_broker_health",
-        "gauge",
-        "1 for the broker's health, 0 for the others.",
-    );
-    for broker in &snapshot.brokers {
+    let brokers = &snapshot.brokers;
+    page.family(&HEALTH);
+    for broker in brokers {
         for health in HealthStatus::ALL {
-            let labels: Labels<'_> = &[("broker", &broker.id), ("health", health)];
-            page.sample("mesh_broker_health", labels, u8::from(*health == broker.health));
+            page.sample(&HEALTH, &[&broker.id, health], u8::from(*health == broker.health));
         }
     }
-    page.family(
-        "mesh_broker_primary",
-        "gauge",
-        "Whether clients are sent to this broker.",
-    );
-    for broker in &snapshot.brokers {
+    page.family(&ADMIN);
+    for broker in brokers {
+        for admin in AdminState::ALL {
+            page.sample(&ADMIN, &[&broker.id, admin], u8::from(*admin == broker.admin));
+        }
+    }
+    page.family(&PRIMARY);
+    for broker in brokers {
         let primary = u8::from(broker.role == Some(Role::Primary));
-        page.sample("mesh_broker_primary", &[("broker", &broker.id)], primary);
+        page.sample(&PRIMARY, &[&broker.id], primary);
     }
-    page.family(
-        "mesh_broker_rtt_seconds",
-        "gauge",
-        "Time from the last PINGREQ to its PINGRESP.",
-    );
-    for broker in &snapshot.brokers {
-        page.known(
-            "mesh_broker_rtt_seconds",
-            &[("broker", &broker.id)],
-            broker.rtt_ms.map(seconds),
-        );
+    page.family(&RTT);
+    for broker in brokers {
+        page.known(&RTT, &[&broker.id], broker.rtt_ms.map(seconds));
     }
-    page.family(
-        "mesh_broker_clients",
-        "gauge",
-        "Connected clients, without sessions of the mesh itself.",
-    );
-    for broker in &snapshot.brokers {
-        page.known("mesh_broker_clients", &[("broker", &broker.id)], broker.clients);
+    page.family(&CLIENTS);
+    for broker in brokers {
+        page.known(&CLIENTS, &[&broker.id], broker.clients);
     }
-    page.family(
-        "mesh_broker_publish_per_second",
-        "gauge",
-        "PUBLISH packets per second, by direction as the broker sees it.",
-    );
-    for broker in &snapshot.brokers {
-        for (direction, rate) in [("in", broker.in_per_s), ("out", broker.out_per_s)] {
-            let labels: Labels<'_> = &[("broker", &broker.id), ("direction", &direction)];
-            page.known("mesh_broker_publish_per_second", labels, rate);
-        }
+    page.family(&PUBLISH);
+    for broker in brokers {
+        page.known(&PUBLISH, &[&broker.id, &"in"], broker.in_per_s);
+        page.known(&PUBLISH, &[&broker.id, &"out"], broker.out_per_s);
     }
 }
 
 fn of_links(page: &mut Page, snapshot: &Snapshot) {
-    page.family(
-        "mesh_link_up",
-        "gauge",
-        "1 if canaries pass, 0 if they do not though both ends are healthy.",
-    );
-    for link in &snapshot.links {
+    let links = &snapshot.links;
+    page.family(&LINK_UP);
+    for link in links {
         let up = match link.state {
             LinkState::Up => Some(1),
             LinkState::Down => Some(0),
             LinkState::Unknown => None,
         };
-        page.known("mesh_link_up", &[("from", &link.from), ("to", &link.to)], up);
+        page.known(&LINK_UP, &[&link.from, &link.to], up);
     }
-    page.family(
-        "mesh_link_latency_seconds",
-        "gauge",
-        "Time from publishing the last canary to its arrival.",
-    );
-    for link in &snapshot.links {
-        let labels: Labels<'_> = &[("from", &link.from), ("to", &link.to)];
-        page.known("mesh_link_latency_seconds", labels, link.latency_ms.map(seconds));
+    page.family(&LINK_LATENCY);
+    for link in links {
+        page.known(
+            &LINK_LATENCY,
+            &[&link.from, &link.to],
+            link.latency_ms.map(seconds),
+        );
     }
-    page.family(
-        "mesh_link_received_total",
-        "counter",
-        "Messages over this link since its receiver started.",
-    );
-    for link in &snapshot.links {
-        let labels: Labels<'_> = &[("from", &link.from), ("to", &link.to)];
-        page.known("mesh_link_received_total", labels, link.received);
+    page.family(&LINK_RECEIVED);
+    for link in links {
+        page.known(&LINK_RECEIVED, &[&link.from, &link.to], link.received);
     }
 }
 
 fn of_daemon(page: &mut Page, counters: &Counters) {
-    page.family("mesh_events_total", "counter", "Events by name.");
+    let told = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    page.family(&EVENTS);
     for (name, count) in EventName::ALL.iter().zip(&counters.events) {
-        page.sample(
-            "mesh_events_total",
-            &[("event", name)],
-            count.load(Ordering::Relaxed),
-        );
+        page.sample(&EVENTS, &[name], told(count));
     }
-    page.family("mesh_installs_total", "counter", "Plans handed to the balancer.");
-    page.sample(
-        "mesh_installs_total",
-        &[],
-        counters.installs.load(Ordering::Relaxed),
-    );
-    page.family(
-        "mesh_loop_lag_seconds_max",
-        "gauge",
-        "The most that the daemon's own loop was ever late.",
-    );
-    let lag = counters.worst_lag_us.load(Ordering::Relaxed) as f64 / 1e6;
-    page.sample("mesh_loop_lag_seconds_max", &[], lag);
+    page.family(&INSTALLS);
+    page.sample(&INSTALLS, &[], told(&counters.installs));
+    page.family(&ANNOUNCEMENTS);
+    for (outcome, count) in Announced::ALL.iter().zip(&counters.announcements) {
+        page.sample(&ANNOUNCEMENTS, &[&outcome.as_str()], told(count));
+    }
+    page.family(&LAG);
+    page.sample(&LAG, &[], told(&counters.worst_lag_us) as f64 / 1e6);
 }
 
 fn seconds(millis: f64) -> f64 {
     millis / 1000.0
 }
 
-type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
+/// The values of a family's labels, in its order.
+type Labels<'a> = &'a [&'a dyn Display];
 
 struct Page(String);
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    fn family(&mut self, family: &Family) {
+        let Family { name, kind, help, .. } = family;
         self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    fn known(&mut self, name: &str, labels: Labels<'_>, value: Option<impl Display>) {
+    fn known(&mut self, family: &Family, labels: Labels<'_>, value: Option<impl Display>) {
         if let Some(value) = value {
-            self.sample(name, labels, value);
+            self.sample(family, labels, value);
         }
     }
 
-    /// No label value of ours needs quoting: ids and spelled names have a small alphabet.
-    fn sample(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
-        self.write(format_args!("{name}"));
-        for (index, (key, label)) in labels.iter().enumerate() {
+    /// No label value of ours needs quoting: ids, spelled names and versions have a small alphabet.
+    fn sample(&mut self, family: &Family, labels: Labels<'_>, value: impl Display) {
+        debug_assert_eq!(family.labels.len(), labels.len(), "{}", family.name);
+        self.write(format_args!("{}", family.name));
+        for (index, (key, label)) in family.labels.iter().zip(labels).enumerate() {
             let before = if index == 0 { '{' } else { ',' };
             self.write(format_args!("{before}{key}=\"{label}\""));
         }
@@ -249,13 +403,41 @@ mod tests {
 
     #[test]
     fn samples_have_labels_and_unknown_values_have_none() {
+        let things = counter("mesh_x_total", &["from", "to"], "Things.");
+        let whole = gauge("mesh_y", &[], "A whole.");
         let mut page = Page(String::new());
-        page.family("mesh_x_total", "counter", "Things.");
-        page.sample("mesh_x_total", &[("from", &"a"), ("to", &"b")], 7);
-        page.sample("mesh_x_total", &[], 0.5);
-        page.known("mesh_x_total", &[], None::<u64>);
+        page.family(&things);
+        page.sample(&things, &[&"a", &"b"], 7);
+        page.known(&things, &[&"a", &"c"], None::<u64>);
+        page.sample(&whole, &[], 0.5);
         let expected = "# HELP mesh_x_total Things.\n# TYPE mesh_x_total counter\n\
-            mesh_x_total{from=\"a\",to=\"b\"} 7\nmesh_x_total 0.5\n";
+            mesh_x_total{from=\"a\",to=\"b\"} 7\nmesh_y 0.5\n";
         assert_eq!(page.0, expected);
+    }
+
+    #[test]
+    fn names_follow_prometheus_conventions() {
+        for family in FAMILIES {
+            assert!(family.name.starts_with("mesh_"), "{}", family.name);
+            let counts = family.name.ends_with("_total");
+            assert_eq!(family.kind == "counter", counts, "{}", family.name);
+            assert!(!family.name.contains("_ms"), "{}: base units", family.name);
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn outcomes_are_counted_where_they_are_told() {
+        let counters = Counters::default();
+        for (position, outcome) in Announced::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, position);
+            counters.announced(outcome);
+        }
+        let mut page = Page(String::new());
+        of_daemon(&mut page, &counters);
+        for outcome in Announced::ALL {
+            let line = format!("mesh_announcements_total{{outcome=\"{}\"}} 1\n", outcome.as_str());
+            assert!(page.0.contains(&line), "{}", page.0);
+        }
     }
 }

@@ -1,14 +1,20 @@
 //! Everything that touches the world: sockets, files, processes, clocks. It decides nothing.
 
+pub mod announce;
 pub mod api;
 pub mod balancer;
 pub mod clock;
 pub mod driver;
 pub mod metrics;
 pub mod monitor;
+pub mod mover;
 mod nginx;
 pub mod probe;
+pub mod service;
+pub mod sessions;
+pub mod sock_destroy;
 pub mod wire;
+pub mod wishes;
 
 use tokio::sync::mpsc;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mesh_model::Plan;
 use mesh_render::parse_read_back;
+use mesh_runtime::notify::VARIABLES;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -67,13 +68,38 @@ impl NginxError {
     }
 }
 
-/// Has Nginx test the configuration `conf`.
-pub(super) async fn test(program: &Path, conf: &Path) -> Result<(), NginxError> {
-    let child = Command::new(program)
-        .arg("-t")
-        .arg("-q")
-        .arg("-c")
-        .arg(conf)
+/// The first Nginx that can be told on the command line where to log; see [`takes_error_log`].
+const KNOWS_ERROR_LOG: [u32; 3] = [1, 19, 5];
+
+/// Whether `program` knows `-e FILE`. Without it a test opens the error log that was compiled in, which is the
+/// system's and, for a user who is not root, a complaint on every test.
+pub(super) async fn takes_error_log(program: &Path) -> bool {
+    let asked = Command::new(program).arg("-v").stdin(Stdio::null()).output();
+    let Ok(Ok(output)) = timeout(TEST_PATIENCE, asked).await else {
+        return false;
+    };
+    version(&String::from_utf8_lossy(&output.stderr)).is_some_and(|version| version >= KNOWS_ERROR_LOG)
+}
+
+/// The numbers of `nginx version: nginx/1.22.1 (Ubuntu)`.
+fn version(said: &str) -> Option<[u32; 3]> {
+    let (_, rest) = said.split_once('/')?;
+    let text = rest.split_whitespace().next()?;
+    let mut numbers = text.splitn(3, '.').map(|number| number.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
+}
+
+/// Has Nginx test the configuration `conf`. Its complaints also go to `error_log`, if that is given.
+pub(super) async fn test(program: &Path, conf: &Path, error_log: Option<&Path>) -> Result<(), NginxError> {
+    let mut command = Command::new(program);
+    command.arg("-t").arg("-q").arg("-c").arg(conf);
+    if let Some(error_log) = error_log {
+        command.arg("-e").arg(error_log);
+    }
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -207,6 +233,16 @@ fn program_name(pid: Pid) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        let debian = version("nginx version: nginx/1.22.1\n").unwrap();
+        assert!(debian >= KNOWS_ERROR_LOG);
+        let ubuntu = version("nginx version: nginx/1.18.0 (Ubuntu)\n").unwrap();
+        assert!(ubuntu < KNOWS_ERROR_LOG);
+        assert!(version("nginx version: openresty/1.9.15").unwrap() < KNOWS_ERROR_LOG);
+        assert_eq!(version("not found"), None);
+    }
 
     #[test]
     fn the_reason_is_what_nginx_says_first() {

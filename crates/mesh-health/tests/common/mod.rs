@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use mesh_lab::ports::PortBlock;
 use mesh_model::{BrokerId, HealthStatus, Snapshot};
 use mesh_runtime::Config;
 use mesh_runtime::secrets::Secrets;
@@ -41,9 +42,14 @@ pub struct Process(Child);
 
 impl Process {
     fn spawn(program: &str, arguments: &[&str], log: &Path) -> Self {
+        Self::spawn_with(program, arguments, &[], log)
+    }
+
+    fn spawn_with(program: &str, arguments: &[&str], env: &[(&str, &str)], log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(program)
             .args(arguments)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -105,13 +111,16 @@ pub struct Mesh {
     daemon: Option<Daemon>,
     secrets: Secrets,
     dir: TempDir,
+    _block: PortBlock,
 }
 
 impl Mesh {
     /// Brokers `b1`, `b2`, … and Nginx; mesh-health is started by [`Self::watch`].
     pub async fn start(count: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("mesh-health-").tempdir().unwrap();
-        let ports = free_ports(count + 3).await;
+        // Not ports that the operating system gives away: those that a test's own servers get might be among them.
+        let block = PortBlock::reserve().unwrap();
+        let ports: Vec<u16> = (block.base()..).take(count + 3).collect();
         let path = dir.path().join("mesh.toml");
         fs::write(&path, settings(&ports)).unwrap();
         let config = Config::load(&path, [], &[]).unwrap();
@@ -124,6 +133,7 @@ impl Mesh {
             config,
             secrets,
             dir,
+            _block: block,
         };
         let nginx = &mesh.config.balancer.dir;
         fs::write(
@@ -165,6 +175,17 @@ impl Mesh {
         let daemon = self.daemon.take().unwrap();
         daemon.stop.send(()).unwrap();
         daemon.task.await.unwrap().unwrap();
+    }
+
+    /// mesh-health as a program of its own, with these variables.
+    pub fn spawn_daemon(&self, env: &[(&str, &str)]) -> Process {
+        let program = env!("CARGO_BIN_EXE_mesh-health");
+        let arguments = ["--config", self.config.path.to_str().unwrap()];
+        Process::spawn_with(program, &arguments, env, &self.daemon_log())
+    }
+
+    pub fn daemon_log(&self) -> PathBuf {
+        self.dir.path().join("mesh-health.log")
     }
 
     pub async fn start_broker(&mut self, n: usize) {
@@ -216,8 +237,17 @@ impl Mesh {
     }
 
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.request("GET", path).await
+    }
+
+    pub async fn post(&self, path: &str) -> (u16, serde_json::Value) {
+        let (status, body) = self.request("POST", path).await.expect("an answer");
+        (status, serde_json::from_str(&body).expect("JSON"))
+    }
+
+    async fn request(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.config.health.listen).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
@@ -291,16 +321,6 @@ impl Events {
 
 pub fn id(n: usize) -> BrokerId {
     format!("b{n}").parse().unwrap()
-}
-
-async fn free_ports(count: usize) -> Vec<u16> {
-    let mut held = Vec::new();
-    for _ in 0..count {
-        held.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-    }
-    held.iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
 }
 
 fn settings(ports: &[u16]) -> String {

@@ -49,7 +49,8 @@ pub(crate) fn left_of(groups: &BTreeSet<u32>) -> Vec<String> {
 pub(crate) fn still_listening(ports: &Ports) -> Vec<u16> {
     let all = [ports.balancer, ports.readback, ports.health]
         .into_iter()
-        .chain(ports.brokers.iter().copied());
+        .chain(ports.brokers.iter().copied())
+        .chain(ports.extra.iter().copied());
     all.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_err())
         .collect()
 }

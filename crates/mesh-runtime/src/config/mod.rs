@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use config::{FileFormat, Source};
 
 pub use reader::Setting;
-pub use settings::{Balancer, Failback, Health, Log, LogRotation, Mosquitto, Security};
+pub use settings::{Announce, Balancer, Failback, Health, Log, LogRotation, Mosquitto, Security};
 
 use mesh_model::Topology;
 use places::Places;
@@ -75,6 +75,8 @@ pub struct Config {
     pub balancer: Balancer,
     /// `[health]`: how brokers are watched and when clients are moved.
     pub health: Health,
+    /// `[announce]`: who is told of what matters.
+    pub announce: Announce,
     /// `[security]`: where secrets are.
     pub security: Security,
     /// `[log]`: the daemons' own log lines.

@@ -270,6 +270,17 @@ impl Section<'_> {
         })
     }
 
+    /// Anything that parses from a text; `fallback` is what the text `default` means.
+    pub fn parsed_or<T>(&mut self, name: &str, kind: &str, default: &str, fallback: T, doc: &'static str) -> T
+    where
+        T: FromStr<Err: Display>,
+    {
+        let value = self.parsed(name, Kind(kind), Some(default.to_owned()), doc, |text| {
+            text.parse().map_err(|error: T::Err| error.to_string())
+        });
+        value.unwrap_or(fallback)
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(
         &mut self,

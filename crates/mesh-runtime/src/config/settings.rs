@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
+use axum::http::Uri;
 use mesh_model::{Broker, BrokerId, Topology, TopologyError};
 
 use super::Config;
@@ -79,6 +81,26 @@ pub struct Balancer {
 pub enum Failback {
     /// Only when an operator says so.
     Never,
+    /// By itself, when the more preferred broker has been healthy for this long.
+    After(Duration),
+}
+
+impl FromStr for Failback {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "never" {
+            return Ok(Self::Never);
+        }
+        let after = text
+            .strip_prefix("after ")
+            .and_then(|rest| humantime::parse_duration(rest).ok());
+        match after {
+            Some(after) if after >= SECOND => Ok(Self::After(after)),
+            Some(_) => Err("must be at least \"after 1s\"".to_owned()),
+            None => Err(format!("{text:?} is neither \"never\" nor like \"after 5m\"")),
+        }
+    }
 }
 
 /// `[health]`: how brokers are watched and when clients are moved.
@@ -110,6 +132,33 @@ pub struct Health {
     pub link_down_after: Duration,
     /// When clients go back to a more preferred broker.
     pub failback: Failback,
+    /// Switches that need not be, e.g. automatic failbacks, within `optional_switch_window`.
+    pub optional_switches: u64,
+    /// The time in which optional switches are counted.
+    pub optional_switch_window: Duration,
+    /// How long a choice in need waits for a better one.
+    pub need_grace: Duration,
+    /// How long it takes to move the sessions off a draining broker.
+    pub drain_time: Duration,
+    /// Where the operator's wishes are kept; beside `upstream.conf` if not given.
+    pub state_file: Option<PathBuf>,
+}
+
+/// `[announce]`: who is told of what matters, beside those who read logs and metrics.
+#[derive(Debug, Clone)]
+pub struct Announce {
+    /// A program that is run for each announcement.
+    pub command: Option<PathBuf>,
+    /// Where each announcement is posted to.
+    pub webhook: Option<Uri>,
+    /// For how long the same is not announced again.
+    pub repeat_after: Duration,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// The pause before the second attempt.
+    pub retry_interval: Duration,
+    /// How long an announcement is tried.
+    pub give_up_after: Duration,
 }
 
 /// `[security]`: where secrets are.
@@ -149,6 +198,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
     let mosquitto = read_mosquitto(reader);
     let balancer = read_balancer(reader);
     let health = read_health(reader);
+    let announce = read_announce(reader);
     let security = Security {
         secrets_dir: reader.section("security").path(
             "secrets_dir",
@@ -163,6 +213,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         mosquitto,
         balancer,
         health,
+        announce,
         security,
         log,
     })
@@ -408,11 +459,40 @@ fn read_health(reader: &mut Reader) -> Health {
             100 * MS..=10 * MINUTE,
             "silence of canaries between two healthy brokers after which their link is down",
         ),
-        failback: s.choice(
+        failback: s.parsed_or(
             "failback",
-            &[("never", Failback::Never)],
-            0,
-            "when clients go back to a more preferred broker",
+            "\"never\" or e.g. \"after 5m\"",
+            "never",
+            Failback::Never,
+            "when clients go back to a more preferred broker by themselves: once it has been healthy for that long",
+        ),
+        optional_switches: s.number(
+            "optional_switches",
+            3,
+            1..=1000,
+            "switches that need not be (automatic failbacks) within `optional_switch_window`; more are held back",
+        ),
+        optional_switch_window: s.duration(
+            "optional_switch_window",
+            "5m",
+            SECOND..=24 * HOUR,
+            "the time in which they are counted",
+        ),
+        need_grace: s.duration(
+            "need_grace",
+            "300ms",
+            MS..=MINUTE,
+            "how long, when the primary is dead and nobody is eligible, a choice in need waits for a better one",
+        ),
+        drain_time: s.duration(
+            "drain_time",
+            "30s",
+            100 * MS..=24 * HOUR,
+            "the time over which the sessions of a draining broker are moved, in slices",
+        ),
+        state_file: s.optional_path(
+            "state_file",
+            "where it is kept which brokers are drained or disabled; `mesh-health.json` in balancer.dir if not given",
         ),
     };
     if health.suspect_after <= health.probe_interval {
@@ -431,6 +511,68 @@ fn read_health(reader: &mut Reader) -> Health {
         s.problem("link_down_after", "must be more than health.canary_interval");
     }
     health
+}
+
+fn read_announce(reader: &mut Reader) -> Announce {
+    let mut s = reader.section("announce");
+    Announce {
+        command: s.optional_path(
+            "command",
+            "a program run for each announcement, without a shell: the event as JSON on standard input, its fields \
+             also as MESH_EVENT, MESH_BROKER, MESH_FROM, MESH_TO, MESH_REASON, …",
+        ),
+        webhook: s.optional_parsed::<Webhook>(
+            "webhook",
+            "URL, e.g. \"http://127.0.0.1:9000/mesh\"",
+            "where each announcement is posted to as JSON; plain http, so for https use a command or a local proxy",
+        )
+        .map(|webhook| webhook.0),
+        repeat_after: s.duration(
+            "repeat_after",
+            "10m",
+            MS..=24 * HOUR,
+            "for how long the same event of the same broker and incident is not announced again",
+        ),
+        timeout: s.duration(
+            "timeout",
+            "10s",
+            10 * MS..=10 * MINUTE,
+            "how long one attempt may take",
+        ),
+        retry_interval: s.duration(
+            "retry_interval",
+            "1s",
+            10 * MS..=10 * MINUTE,
+            "pause before the second attempt; doubled before each further one, up to 5 minutes",
+        ),
+        give_up_after: s.duration(
+            "give_up_after",
+            "1h",
+            SECOND..=7 * 24 * HOUR,
+            "how long one announcement is tried before the next has its turn",
+        ),
+    }
+}
+
+/// A URL that can be posted to.
+struct Webhook(Uri);
+
+impl FromStr for Webhook {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("http"), Some(host)) if !host.is_empty() => Ok(Self(uri)),
+            (Some("https"), _) => Err(
+                "only plain http is spoken; use announce.command, or a proxy on this machine, for https"
+                    .to_owned(),
+            ),
+            _ => Err(format!("{text:?} is not a URL with http:// and a host")),
+        }
+    }
 }
 
 fn read_log(reader: &mut Reader) -> Log {

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod check;
+pub mod incidents;
 pub mod lab;
+pub mod operate;
 pub mod render;
 pub mod status;

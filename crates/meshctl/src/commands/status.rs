@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::{SignedDuration, Timestamp};
-use mesh_model::{HealthStatus, LinkState, Snapshot};
+use mesh_model::{AdminState, BrokerSnapshot, HealthStatus, LinkState, Snapshot};
 
+use crate::ask;
 use crate::find::NetworkArgs;
 
 /// Flags of `meshctl status`.
@@ -31,10 +32,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Shows the status. The exit code is 0 if there is one, whatever it says.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
-    let url = format!("http://{}/v1/status", config.health.listen);
     loop {
-        let request = url.clone();
-        let answer = tokio::task::spawn_blocking(move || fetch(&request)).await?;
+        let answer = ask::get(config.health.listen, "/v1/status").await;
         let text = match answer.and_then(|body| if args.json { Ok(body) } else { table(&body) }) {
             Ok(text) => text,
             Err(error) if args.watch => format!("{error:#}"),
@@ -46,17 +45,6 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(EVERY).await;
     }
-}
-
-fn fetch(url: &str) -> anyhow::Result<String> {
-    let get = || {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(3)))
-            .build()
-            .into();
-        agent.get(url).call()?.body_mut().read_to_string()
-    };
-    get().with_context(|| format!("mesh-health does not answer at {url}; is it running?"))
 }
 
 fn show(text: &str, watch: bool) -> anyhow::Result<()> {
@@ -94,12 +82,27 @@ fn headline(snapshot: &Snapshot) -> String {
         (None, true) => format!("runs generation {}", snapshot.generation),
         (None, false) => format!("does not yet run generation {}", snapshot.generation),
     };
-    format!(
+    let mut text = format!(
         "{}: {healthy} of {} brokers healthy, primary {}, backup {backup}\nbalancer: {balancer}",
         snapshot.state,
         snapshot.brokers.len(),
         snapshot.primary,
-    )
+    );
+    if let Some(error) = &snapshot.balancer.move_error {
+        text += &format!("\nsessions cannot be moved off a broker: {error}");
+    }
+    text
+}
+
+/// Why a broker is as it is, and what the operator wants of it.
+fn remarks(broker: &BrokerSnapshot) -> String {
+    let admin = match (broker.admin, broker.sessions_left) {
+        (AdminState::Enabled, _) => None,
+        (AdminState::Draining, Some(left)) => Some(format!("draining, {left} sessions left")),
+        (admin, _) => Some(admin.to_string()),
+    };
+    let all = [admin, broker.reason.clone()];
+    all.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn broker_table(snapshot: &Snapshot) -> Table {
@@ -126,7 +129,7 @@ fn broker_table(snapshot: &Snapshot) -> Table {
                 .map_or("?".to_owned(), |clients| clients.to_string()),
             figure(broker.in_per_s, 1),
             figure(broker.out_per_s, 1),
-            broker.reason.clone().unwrap_or_default(),
+            remarks(broker),
         ]);
     }
     table

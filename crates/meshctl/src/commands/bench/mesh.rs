@@ -1,11 +1,12 @@
 //! `meshctl bench mesh`: the mesh, a star of five stock brokers and a single stock broker, interleaved.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::crash::{self, Crashes};
 use super::networks::{self, Kind};
 use super::report::{LatencyRow, Report, SpeedRow};
+use super::say;
 use super::size::{self, SIZES};
 use super::speed::{Burst, Latency, Load, burst, latency};
 
@@ -129,15 +130,4 @@ fn lost(report: &Report) -> bool {
         .any(|n| n.missing + n.twice > 0);
     let sizes = report.sizes.iter().any(|size| size.missing + size.twice > 0);
     missing + twice > 0 || speed || sizes
-}
-
-/// One line of progress on standard error: the same line again and again on a terminal.
-fn say(text: &str) {
-    let mut err = std::io::stderr().lock();
-    // Progress that cannot be shown is no reason to stop measuring.
-    if err.is_terminal() {
-        write!(err, "\r\x1b[K{text}").and_then(|()| err.flush()).ok();
-    } else if !text.is_empty() {
-        writeln!(err, "{text}").ok();
-    }
 }

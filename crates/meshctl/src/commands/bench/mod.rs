@@ -1,6 +1,7 @@
 //! `meshctl bench`: figures, each with its peers measured in the same run.
 
 mod crash;
+mod failover;
 mod mesh;
 mod networks;
 mod report;
@@ -8,6 +9,7 @@ mod size;
 mod speed;
 mod usage;
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -24,11 +26,25 @@ pub struct BenchArgs {
 enum Command {
     /// The mesh against a star of stock brokers and a single one: speed, cost, loss
     Mesh(mesh::MeshArgs),
+    /// Brokers that die, hang or vanish, behind mesh-health, HAProxy and Nginx alone
+    Failover(failover::FailoverArgs),
 }
 
 /// Runs a bench on networks of its own, on loopback.
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Mesh(args) => mesh::run(args).await,
+        Command::Failover(args) => failover::run(args).await,
+    }
+}
+
+/// One line of progress on standard error: the same line again and again on a terminal.
+fn say(text: &str) {
+    let mut err = std::io::stderr().lock();
+    // Progress that cannot be shown is no reason to stop measuring.
+    if err.is_terminal() {
+        write!(err, "\r\x1b[K{text}").and_then(|()| err.flush()).ok();
+    } else if !text.is_empty() {
+        writeln!(err, "{text}").ok();
     }
 }

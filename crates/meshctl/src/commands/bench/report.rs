@@ -264,7 +264,8 @@ impl Report {
     }
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+/// A table without lines, its columns to the right.
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header);
@@ -275,6 +276,6 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 /// A number with `decimals` places; `?` for unknown.
-fn figure(value: Option<f64>, decimals: usize) -> String {
+pub(super) fn figure(value: Option<f64>, decimals: usize) -> String {
     value.map_or("?".to_owned(), |value| format!("{value:.decimals$}"))
 }

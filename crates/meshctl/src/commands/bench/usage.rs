@@ -36,9 +36,22 @@ pub fn memory(lab: &Lab) -> Option<u64> {
     Some(all? / lab.config().topology.brokers().len() as u64)
 }
 
-fn memory_of(pid: u32) -> Option<u64> {
+/// The same of one process.
+pub fn memory_of(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// CPU time that the process has used so far with all its threads that are left; `None` where it cannot be told.
+pub fn cpu_of_process(pid: u32) -> Option<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let used = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        Some(Duration::from_nanos(
+            text.split_whitespace().next()?.parse().ok()?,
+        ))
+    });
+    used.sum()
 }

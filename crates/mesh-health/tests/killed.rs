@@ -1,0 +1,218 @@
+//! mesh-health, as a program of its own, is killed at random moments of a switch: Nginx can always start from what
+//! is on the disk, nothing piles up, and the next mesh-health finishes the job.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Mesh, Process, wait_for};
+use mesh_model::{BrokerId, HealthStatus, Plan, Snapshot};
+use tokio::time::{Instant, sleep};
+
+/// The longest that a successor is given before it is killed as well: its start and a whole switch.
+const LONGEST_START: Duration = Duration::from_millis(700);
+
+/// Random numbers that a seed repeats (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// More often early than late: the moments that matter lie close together at the beginning.
+    fn up_to(&mut self, longest: Duration) -> Duration {
+        let share = (self.draw() % 10_001) as f64 / 10_000.0;
+        longest.mul_f64(share * share)
+    }
+}
+
+/// What a kill left behind, and everything that was ever seen under a generation.
+#[derive(Default)]
+struct Findings {
+    plans: BTreeMap<u64, Plan>,
+    highest_run: u64,
+    kills: u32,
+    before_the_file: u32,
+    before_the_reload: u32,
+    after_the_switch: u32,
+    scratch_left: u32,
+}
+
+impl Findings {
+    /// A generation has one content, for ever.
+    fn note(&mut self, plan: &Plan) {
+        let known = self.plans.entry(plan.generation).or_insert_with(|| plan.clone());
+        assert_eq!(known, plan, "two plans share a generation");
+    }
+
+    async fn look(&mut self, mesh: &Mesh, generation_before: u64) {
+        self.kills += 1;
+        let dir = &mesh.config.balancer.dir;
+        let log = mesh.daemon_log().with_file_name("test.log");
+        let tested = Command::new("nginx")
+            .args(["-t", "-q", "-e"])
+            .arg(&log)
+            .arg("-c")
+            .arg(dir.join("nginx.conf"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&tested.stderr);
+        assert!(
+            tested.status.success(),
+            "nginx -t refuses what is on the disk: {said}\n{}",
+            mesh.upstream()
+        );
+        let left = leftovers(mesh);
+        assert!(left.len() <= 2, "{left:?}");
+        self.scratch_left += u32::from(!left.is_empty());
+
+        let on_disk = plan_on_disk(mesh);
+        let running = wait_for("Nginx answers", async || mesh.read_back().await).await;
+        self.note(&on_disk);
+        self.note(&running);
+        let is_written = on_disk.generation > generation_before;
+        let runs = running.generation > generation_before;
+        match (is_written, runs) {
+            (false, _) => self.before_the_file += 1,
+            (true, false) => self.before_the_reload += 1,
+            (true, true) => self.after_the_switch += 1,
+        }
+    }
+}
+
+fn plan_on_disk(mesh: &Mesh) -> Plan {
+    let contents = mesh.upstream();
+    let (_, rest) = contents.split_once("return \"").unwrap();
+    mesh_render::parse_read_back(rest.split("\\n").next().unwrap()).unwrap()
+}
+
+/// Files and folders that mesh-health makes for a moment.
+fn leftovers(mesh: &Mesh) -> Vec<String> {
+    let entries = fs::read_dir(&mesh.config.balancer.dir).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with('.')).collect()
+}
+
+/// Whether `dead` is replaced, and everyone agrees on it.
+fn is_finished(status: &Snapshot, dead: &BrokerId) -> bool {
+    let primary = status.brokers.iter().find(|b| b.id == status.primary).unwrap();
+    status.balancer.confirmed
+        && status.balancer.error.is_none()
+        && status.primary != *dead
+        && primary.health == HealthStatus::Healthy
+}
+
+fn number(id: &BrokerId) -> usize {
+    id.as_str()[1..].parse().unwrap()
+}
+
+/// Waits until the primary can be killed: it and another are healthy.
+async fn ready(mesh: &Mesh) -> Snapshot {
+    mesh.wait("two are healthy", |s| {
+        let healthy = s.brokers.iter().filter(|b| b.health == HealthStatus::Healthy);
+        let ids: Vec<&BrokerId> = healthy.map(|b| &b.id).collect();
+        s.balancer.confirmed && ids.len() >= 2 && ids.contains(&&s.primary)
+    })
+    .await
+}
+
+fn seed() -> u64 {
+    match std::env::var("MESH_TEST_SEED") {
+        Ok(text) => text.parse().expect("MESH_TEST_SEED is a number"),
+        Err(_) => rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec as u64,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_instant_of_a_switch_it_leaves_a_good_file_and_its_successor_finishes() {
+    let kills = if std::env::var_os("MESH_TEST_LONG").is_some() {
+        200
+    } else {
+        15
+    };
+    let seed = seed();
+    println!("MESH_TEST_SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut mesh = Mesh::start(3).await;
+    let mut findings = Findings::default();
+    let mut daemon = mesh.spawn_daemon(&[]);
+
+    // One switch that nobody disturbs tells how long a switch takes here.
+    let status = ready(&mesh).await;
+    mesh.broker(number(&status.primary)).kill();
+    let began = Instant::now();
+    mesh.wait("the first switch", |s| is_finished(s, &status.primary))
+        .await;
+    let longest = began.elapsed().mul_f64(1.5);
+    mesh.start_broker(number(&status.primary)).await;
+
+    while findings.kills < kills {
+        let status = ready(&mesh).await;
+        let (dead, before) = (status.primary, status.generation);
+        mesh.broker(number(&dead)).kill();
+        sleep(dice.up_to(longest)).await;
+        daemon.kill();
+        findings.look(&mesh, before).await;
+        daemon = mesh.spawn_daemon(&[]);
+        // Its successor may be killed as well, in its start or while it finishes the job.
+        while findings.kills < kills && dice.draw().is_multiple_of(3) {
+            sleep(dice.up_to(LONGEST_START)).await;
+            daemon.kill();
+            findings.look(&mesh, before).await;
+            daemon = mesh.spawn_daemon(&[]);
+        }
+        finished(&mesh, &dead, &mut findings).await;
+        mesh.start_broker(number(&dead)).await;
+    }
+    end(daemon);
+    println!(
+        "{} kills: {} before the file was replaced, {} between that and the reload, {} later; {} left scratch files",
+        findings.kills,
+        findings.before_the_file,
+        findings.before_the_reload,
+        findings.after_the_switch,
+        findings.scratch_left,
+    );
+    assert_eq!(findings.kills, kills);
+    if kills >= 200 {
+        let moments = [
+            findings.before_the_file,
+            findings.before_the_reload,
+            findings.after_the_switch,
+        ];
+        assert!(
+            moments.iter().all(|count| *count > 0),
+            "every part of a switch was hit"
+        );
+    }
+}
+
+async fn finished(mesh: &Mesh, dead: &BrokerId, findings: &mut Findings) {
+    mesh.wait("the job is finished", |s| is_finished(s, dead)).await;
+    let running = wait_for("only the new plan is told", async || {
+        mesh.read_back().await.filter(|plan| plan.primary != *dead)
+    })
+    .await;
+    findings.note(&running);
+    assert!(running.generation > findings.highest_run, "numbers rise");
+    findings.highest_run = running.generation;
+    assert_eq!(plan_on_disk(mesh), running);
+    // An installation that only orders the standbys anew may be under way; what a dead one left is not.
+    wait_for("nothing is left behind", async || {
+        leftovers(mesh).is_empty().then_some(())
+    })
+    .await;
+}
+
+/// It ends by itself when asked to.
+fn end(mut daemon: Process) {
+    daemon.end();
+}

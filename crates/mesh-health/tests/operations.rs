@@ -1,0 +1,68 @@
+//! What an operator does, over HTTP, with real brokers and a real Nginx.
+
+mod common;
+
+use common::{Mesh, id, wait_for};
+use mesh_model::{AdminState, HealthStatus, IncidentPhase, MeshState};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_primary_hands_over_stays_drained_over_a_restart_and_clients_go_back_on_request() {
+    let mut mesh = Mesh::watched(2).await;
+    assert_eq!(mesh.post("/v1/failback").await.0, 409);
+    assert_eq!(mesh.post("/v1/brokers/b9/drain").await.0, 404);
+    assert_eq!(mesh.post("/v1/brokers/b1/drain").await.0, 200);
+    let drained = mesh
+        .wait("b2 serves", |s| s.primary == id(2) && s.balancer.confirmed)
+        .await;
+    assert_eq!((drained.backup, drained.brokers[0].role), (None, None));
+    let (status, problem) = mesh.post("/v1/brokers/b2/disable").await;
+    assert_eq!((status, &problem["status"]), (409, &409.into()));
+    assert!(problem["detail"].as_str().unwrap().contains("b2"), "{problem}");
+
+    mesh.unwatch().await;
+    mesh.watch().await;
+    let after = mesh.wait("all well again", |s| s.state == MeshState::Ok).await;
+    assert_eq!(
+        (after.generation, after.brokers[0].admin),
+        (drained.generation, AdminState::Draining)
+    );
+    assert_eq!(mesh.post("/v1/brokers/b1/enable").await.0, 200);
+    wait_for("b1 is eligible and clients go back", async || {
+        (mesh.post("/v1/failback").await.0 == 200).then_some(())
+    })
+    .await;
+    mesh.wait("b1 serves", |s| s.primary == id(1) && s.state == MeshState::Ok)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incident_is_told_step_by_step() {
+    let mut mesh = Mesh::watched(2).await;
+    mesh.broker(1).kill();
+    mesh.wait("b2 serves", |s| s.primary == id(2) && s.state == MeshState::Ok)
+        .await;
+    mesh.start_broker(1).await;
+    mesh.wait_health(1, HealthStatus::Healthy).await;
+    let (_, body) = mesh.get("/v1/incidents").await.unwrap();
+    let list: mesh_model::IncidentList = serde_json::from_str(&body).unwrap();
+    let [incident] = &list.incidents[..] else {
+        panic!("one incident: {body}")
+    };
+    assert_eq!((&incident.broker, &incident.to), (&id(1), &Some(id(2))));
+    assert!(incident.ended_at.is_some());
+    let phases: Vec<IncidentPhase> = incident.phases.iter().map(|step| step.phase).collect();
+    let expected = [
+        IncidentPhase::FirstSign,
+        IncidentPhase::Confirmed,
+        IncidentPhase::PlanInstalled,
+        IncidentPhase::GenerationConfirmed,
+    ];
+    assert_eq!(phases[..4], expected);
+    assert_eq!(phases.last(), Some(&IncidentPhase::Recovered));
+    let (status, one) = mesh.get(&format!("/v1/incidents/{}", incident.id)).await.unwrap();
+    assert_eq!(
+        (status, serde_json::from_str(&one).ok().as_ref()),
+        (200, Some(incident))
+    );
+    assert_eq!(mesh.get("/v1/incidents/i-0-0").await.unwrap().0, 404);
+}

@@ -1,0 +1,277 @@
+//! `meshctl bench failover`: what clients live through when brokers die, hang or vanish, with mesh-health and
+//! with what else one could put there.
+//!
+//! All systems lead to the same five brokers. One at a time runs, started afresh for each fault, and they take
+//! turns round by round, so that what the machine does meanwhile meets all of them alike. What is said of them
+//! is seen from outside: by clients, and by the brokers' logs.
+
+mod crowd;
+mod effort;
+mod faults;
+mod report;
+mod rig;
+mod save;
+mod service;
+mod simulated;
+mod steady;
+mod systems;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use mesh_lab::{Lab, LabOptions, Net};
+
+use super::say;
+use effort::{Effort, FULL, QUICK};
+use faults::{Fault, Outcome};
+use report::{About, Report, Row};
+use systems::System;
+
+/// Flags of `meshctl bench failover`.
+#[derive(Debug, clap::Args)]
+pub struct FailoverArgs {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+
+    /// One run of each fault: under a minute, and no figure to rely on
+    #[arg(long)]
+    quick: bool,
+
+    /// Only this fault, and neither crowds nor rest; may be repeated
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<Fault>,
+}
+
+/// Bounds that the load does not reach, and no save but those that are asked for.
+const SETTINGS: &str = "[mosquitto]\nautosave_interval = \"24h\"\n";
+
+/// Runs the bench. Its exit code judges no figure.
+pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
+    let effort = if args.quick { QUICK } else { FULL };
+    let systems = System::ALL.map(|system| About {
+        system,
+        about: system.about(),
+        left_out: system.missing(),
+    });
+    let mut bench = Bench {
+        here: System::ALL
+            .into_iter()
+            .filter(|system| system.missing().is_none())
+            .collect(),
+        effort,
+        only: args.fault,
+        turns: 0,
+        rows: Vec::new(),
+    };
+    let (mut crowds, mut steady) = (Vec::new(), Vec::new());
+    say("starting five brokers");
+    let lab = lab(Net::Loopback).await?;
+    if bench.only.is_empty() {
+        say("mesh-health at rest");
+        steady.push(steady::real(&lab, effort.steady).await?);
+        steady.push(steady::simulated(&lab, effort.steady).await?);
+    }
+    bench.primary_faults(&lab, &[Fault::Kill, Fault::Hang]).await?;
+    bench.others(&lab).await?;
+    if bench.only.is_empty() {
+        crowds = bench.crowds(&lab).await?;
+    }
+    if bench.wants(Fault::Save) {
+        bench.saves(&lab).await?;
+    }
+    // An orderly end would save everything again.
+    lab.discard();
+    if bench.wants(Fault::Cut) {
+        bench.cuts().await?;
+    }
+    say("");
+    let report = Report {
+        quick: args.quick,
+        sessions: effort.sessions,
+        systems: systems.into(),
+        faults: bench.sorted_rows(),
+        crowds,
+        steady,
+    };
+    if args.json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        write!(std::io::stdout(), "{report}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Five brokers on which nothing else runs yet.
+async fn lab(net: Net) -> anyhow::Result<Lab> {
+    let mut extra = System::extra();
+    if net == Net::Loopback {
+        let nginx = mesh_lab::system_program(
+            "nginx",
+            "install it: `apt install nginx-light libnginx-mod-stream`",
+        )?;
+        extra.extend(steady::extra(&nginx)?);
+    }
+    let lab = Lab::start(LabOptions {
+        net,
+        extra,
+        settings: SETTINGS.to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    System::Ours.stop(&lab).await?;
+    Ok(lab)
+}
+
+/// What is measured, and what was.
+struct Bench {
+    /// The systems that can be measured on this machine.
+    here: Vec<System>,
+    effort: Effort,
+    /// The faults that were asked for; all if none.
+    only: Vec<Fault>,
+    /// How many rigs there have been: their clients' names differ.
+    turns: usize,
+    rows: Vec<Row>,
+}
+
+impl Bench {
+    fn wants(&self, fault: Fault) -> bool {
+        self.only.is_empty() || self.only.contains(&fault)
+    }
+
+    fn name(&mut self) -> String {
+        self.turns += 1;
+        format!("b{}", self.turns)
+    }
+
+    async fn primary_faults(&mut self, lab: &Lab, faults: &[Fault]) -> anyhow::Result<()> {
+        let effort = self.effort;
+        for fault in faults {
+            if !self.wants(*fault) {
+                continue;
+            }
+            let mut runs: Vec<Vec<Outcome>> = vec![Vec::new(); self.here.len()];
+            for round in 1..=effort.runs {
+                for (system, runs) in self.here.clone().into_iter().zip(&mut runs) {
+                    let hopeless = system.never_notices_hangs() && *fault != Fault::Kill;
+                    if hopeless && round > effort.hopeless_runs {
+                        continue;
+                    }
+                    say(&format!("{fault}, round {round} of {}: {system}", effort.runs));
+                    let name = self.name();
+                    runs.push(faults::primary(lab, system, *fault, &effort, &name).await?);
+                }
+            }
+            self.note(*fault, runs);
+        }
+        Ok(())
+    }
+
+    /// The faults that are one longer story for each system.
+    async fn others(&mut self, lab: &Lab) -> anyhow::Result<()> {
+        let effort = self.effort;
+        for fault in [Fault::AllHung, Fault::Flap, Fault::BackupDeath] {
+            if !self.wants(fault) {
+                continue;
+            }
+            let rounds = if fault == Fault::AllHung {
+                effort.all_hung_runs
+            } else {
+                1
+            };
+            let mut runs: Vec<Vec<Outcome>> = vec![Vec::new(); self.here.len()];
+            for round in 1..=rounds {
+                for (system, runs) in self.here.clone().into_iter().zip(&mut runs) {
+                    say(&format!("{fault}, round {round} of {rounds}: {system}"));
+                    let name = self.name();
+                    runs.push(match fault {
+                        Fault::AllHung => faults::all_hung(lab, system, &effort, &name).await?,
+                        Fault::Flap => faults::flap(lab, system, &effort, &name).await?,
+                        _ => faults::backup_death(lab, system, &effort, &name).await?,
+                    });
+                }
+            }
+            self.note(fault, runs);
+        }
+        Ok(())
+    }
+
+    async fn crowds(&mut self, lab: &Lab) -> anyhow::Result<Vec<crowd::Crowd>> {
+        let mut crowds = Vec::new();
+        for system in self.here.clone() {
+            say(&format!("{} sessions at once: {system}", self.effort.crowd));
+            let name = self.name();
+            crowds.push(crowd::run(lab, system, &self.effort, &name).await?);
+        }
+        Ok(crowds)
+    }
+
+    async fn saves(&mut self, lab: &Lab) -> anyhow::Result<()> {
+        say(&format!(
+            "publishing {} MB of retained messages",
+            self.effort.save_mb
+        ));
+        save::fill(lab, self.effort.save_mb).await?;
+        let mut runs = Vec::new();
+        for system in self.here.clone() {
+            say(&format!(
+                "{} saves of {} MB while the CPU is busy: {system}",
+                self.effort.saves, self.effort.save_mb
+            ));
+            let name = self.name();
+            runs.push(vec![save::run(lab, system, &self.effort, &name).await?]);
+        }
+        self.note(Fault::Save, runs);
+        Ok(())
+    }
+
+    /// Silent cuts need a network that can be cut.
+    async fn cuts(&mut self) -> anyhow::Result<()> {
+        say("starting five brokers in network namespaces");
+        match lab(Net::Namespaces).await {
+            Ok(lab) => {
+                self.primary_faults(&lab, &[Fault::Cut]).await?;
+                lab.discard();
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                say(&format!("silent cut is left out: {why}"));
+                let rows = self
+                    .here
+                    .iter()
+                    .map(|system| Row::left_out(Fault::Cut, *system, &why));
+                self.rows.extend(rows);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, fault: Fault, runs: Vec<Vec<Outcome>>) {
+        let rows = self.here.iter().zip(runs);
+        self.rows
+            .extend(rows.map(|(system, runs)| Row::new(fault, *system, runs)));
+    }
+
+    /// Every fault with every system: those that are not here too, with the reason.
+    fn sorted_rows(&mut self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for fault in Fault::ALL
+            .into_iter()
+            .filter(|fault| self.wants(*fault))
+            .collect::<Vec<_>>()
+        {
+            for system in System::ALL {
+                let place = self
+                    .rows
+                    .iter()
+                    .position(|row| row.fault == fault && row.system == system);
+                rows.push(match place {
+                    Some(place) => self.rows.swap_remove(place),
+                    None => Row::left_out(fault, system, &system.missing().unwrap_or_default()),
+                });
+            }
+        }
+        rows
+    }
+}

@@ -1,0 +1,75 @@
+//! `meshctl bench failover --quick` as a user runs it: that it measures everything. It judges no time.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+const SYSTEMS: [&str; 4] = ["ours", "haproxy_sane", "haproxy_aggressive", "nginx_passive"];
+
+const FAULTS: [&str; 7] = ["kill", "hang", "cut", "all_hung", "flap", "backup_death", "save"];
+
+fn bench(arguments: &[&str]) -> std::process::Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["bench", "failover"])
+        .args(arguments)
+        .output();
+    output.unwrap()
+}
+
+/// The row of `rows` in which every one of `keys` has its value.
+fn row<'a>(rows: &'a Value, keys: &[(&str, &str)]) -> &'a Value {
+    let is_it = |row: &&Value| keys.iter().all(|(key, value)| row[key] == *value);
+    let found: Vec<&Value> = rows.as_array().unwrap().iter().filter(is_it).collect();
+    assert_eq!(found.len(), 1, "rows with {keys:?}");
+    found[0]
+}
+
+#[test]
+fn the_quick_form_has_a_row_for_every_fault_and_system() {
+    let output = bench(&["--quick", "--json"]);
+    let progress = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{:?}: {progress}", output.status);
+    assert!(progress.contains("kill, round 1 of 1: ours"), "{progress}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+
+    let left_out = |system| row(&report["systems"], &[("system", system)])["left_out"].as_str();
+    assert_eq!(left_out("ours"), None);
+    for system in SYSTEMS {
+        if let Some(why) = left_out(system) {
+            assert!(why.contains("apt install haproxy"), "{why}");
+        } else {
+            let crowd = row(&report["crowds"], &[("system", system)]);
+            assert!(
+                crowd["misplaced"].is_u64() && crowd["reconnected_ms"].is_f64(),
+                "{crowd}"
+            );
+        }
+        for fault in FAULTS {
+            let row = row(&report["faults"], &[("fault", fault), ("system", system)]);
+            if let Some(why) = row["left_out"].as_str() {
+                // Namespaces need root, and what is missing says how to get it.
+                assert!(left_out(system) == Some(why) || fault == "cut", "{row}");
+                assert!(!why.is_empty(), "{row}");
+                continue;
+            }
+            let (runs, not_back) = (row["runs"].as_u64().unwrap(), row["not_back"].as_u64().unwrap());
+            assert!(runs >= 1 && not_back <= runs, "{row}");
+            assert_eq!(row["service_back_ms"].is_object(), not_back < runs, "{row}");
+            let unprovoked = ["backup_death", "save"].contains(&fault);
+            assert_eq!(row["false_failovers"].is_u64(), unprovoked, "{row}");
+        }
+    }
+    for (brokers, simulated) in [(5, false), (50, true)] {
+        let mut rest = report["steady"].as_array().unwrap().iter();
+        let found = rest.find(|row| row["brokers"] == brokers && row["simulated"] == simulated);
+        let row = found.unwrap_or_else(|| panic!("no mesh-health at rest with {brokers} brokers"));
+        assert!(row["rss_mib"].is_f64() || !cfg!(target_os = "linux"), "{row}");
+    }
+}
+
+#[test]
+fn a_fault_that_does_not_exist_is_a_wrong_use() {
+    let output = bench(&["--fault", "flood"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("backup-death"));
+}
