@@ -155,6 +155,11 @@ const OLD_WORKERS: Family = gauge(
     &[],
     "Workers of earlier generations that still hold sessions.",
 );
+const CAN_MOVE: Family = gauge(
+    "mesh_balancer_can_move_sessions",
+    &[],
+    "1 if the balancer's sessions to a broker that no longer serves can be closed, else 0.",
+);
 const HEALTH: Family = gauge(
     "mesh_broker_health",
     &["broker", "health"],
@@ -179,6 +184,11 @@ const CLIENTS: Family = gauge(
     "mesh_broker_clients",
     &["broker"],
     "Connected clients, without sessions of the mesh itself.",
+);
+const SESSIONS_LEFT: Family = gauge(
+    "mesh_broker_sessions_left",
+    &["broker"],
+    "Sessions of the balancer that are still to be moved off this broker.",
 );
 const PUBLISH: Family = gauge(
     "mesh_broker_publish_per_second",
@@ -222,11 +232,13 @@ pub const FAMILIES: &[Family] = &[
     REJECTED,
     RUNNING,
     OLD_WORKERS,
+    CAN_MOVE,
     HEALTH,
     ADMIN,
     PRIMARY,
     RTT,
     CLIENTS,
+    SESSIONS_LEFT,
     PUBLISH,
     LINK_UP,
     LINK_LATENCY,
@@ -282,6 +294,8 @@ fn of_mesh(page: &mut Page, snapshot: &Snapshot) {
     page.known(&RUNNING, &[], balancer.generation);
     page.family(&OLD_WORKERS);
     page.known(&OLD_WORKERS, &[], balancer.old_workers);
+    page.family(&CAN_MOVE);
+    page.known(&CAN_MOVE, &[], balancer.can_move_sessions.map(u8::from));
 }
 
 fn of_brokers(page: &mut Page, snapshot: &Snapshot) {
@@ -310,6 +324,10 @@ fn of_brokers(page: &mut Page, snapshot: &Snapshot) {
     page.family(&CLIENTS);
     for broker in brokers {
         page.known(&CLIENTS, &[&broker.id], broker.clients);
+    }
+    page.family(&SESSIONS_LEFT);
+    for broker in brokers {
+        page.known(&SESSIONS_LEFT, &[&broker.id], broker.sessions_left);
     }
     page.family(&PUBLISH);
     for broker in brokers {
