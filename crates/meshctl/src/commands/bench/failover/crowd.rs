@@ -7,11 +7,10 @@ use mesh_lab::fleet::LogMarks;
 use serde::Serialize;
 
 use super::effort::Effort;
-use super::faults::LINGER;
 use super::rig::Rig;
 use super::systems::System;
 
-/// How long a crowd may take to come back.
+/// How long a crowd may take to come back: some need a second or third SYN, for queues of that length are full.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What the crowd of one system lived through. Times in milliseconds.
@@ -33,6 +32,8 @@ pub struct Crowd {
     pub closed_after_switch_ms: Option<f64>,
     /// Sessions that nobody closed.
     pub not_closed: usize,
+    /// From the hang until the last session had an answering broker again; `None` if some never had.
+    pub all_back_ms: Option<f64>,
     /// Sessions without an answering broker at the end.
     pub stuck: usize,
     /// How many sessions each broker had after that.
@@ -57,11 +58,13 @@ pub async fn run(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyh
     lab.hang(rig.primary.as_str()).await?;
     let cap = effort.patience(system);
     let back = rig.service.back(hung, cap).await;
-    let left = if back.is_some() { LINGER } else { Duration::ZERO };
+    let left = if back.is_some() { DEADLINE } else { Duration::ZERO };
     let answering = rig.fleet.wait_answering(left).await;
     let since = rig.fleet.since(hung);
     let closed = since.closed.iter().max().copied();
     let closed = closed.filter(|_| since.closed.len() == effort.crowd);
+    let all_back = since.outages.iter().max().copied();
+    let all_back = all_back.filter(|_| answering == effort.crowd && since.outages.len() == effort.crowd);
     let landed = rig.fleet.landed(&marks)?;
     lab.resume(rig.primary.as_str()).await?;
     let crowd = Crowd {
@@ -75,6 +78,7 @@ pub async fn run(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyh
             .zip(back)
             .map(|(closed, back)| ms(closed.saturating_sub(back))),
         not_closed: effort.crowd - since.closed.len(),
+        all_back_ms: all_back.map(ms),
         stuck: effort.crowd - answering,
         landed,
     };

@@ -13,7 +13,7 @@ use super::rig::{Rig, disconnects};
 use super::systems::System;
 
 /// How long after the service is back a session may take to be back too; then it is stuck.
-pub const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What is done to brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]

@@ -229,6 +229,7 @@ impl Report {
             "ALL CLOSED MS",
             "AFTER SWITCH",
             "NOT CLOSED",
+            "ALL BACK MS",
             "STUCK",
             "LANDED ON",
         ]);
@@ -246,6 +247,7 @@ impl Report {
                 time(crowd.closed_ms),
                 time(crowd.closed_after_switch_ms),
                 crowd.not_closed.to_string(),
+                time(crowd.all_back_ms),
                 crowd.stuck.to_string(),
                 landed.collect::<Vec<_>>().join(", "),
             ]);
