@@ -39,6 +39,11 @@ need_lints() {
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
+# The peer that `meshctl bench failover` measures beside the mesh.
+need_haproxy() {
+  found haproxy || ! found apt-get || install haproxy
+}
+
 # Debian's package of Prometheus has promtool; its service is not started (see install).
 need_promtool() {
   found promtool || ! found apt-get || install prometheus
@@ -97,11 +102,12 @@ run_tests() {
 
 cd "$checkout"
 steps 4
-step "Looking for Mosquitto, Nginx and network tools"
+step "Looking for Mosquitto, Nginx, HAProxy and network tools"
 need_mosquitto
 need_mosquitto_clients
 need_nginx
 need_hosts
+need_haproxy
 step "Looking for a Rust toolchain"
 need_compiler
 need_rust
