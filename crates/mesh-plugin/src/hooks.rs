@@ -122,7 +122,7 @@ impl Plugin {
         #[cfg(feature = "panic-on-demand")]
         assert!(check.topic() != b"mesh-test/panic-acl", "panic on demand");
         let client = check.client.key();
-        let user = check.client.user();
+        let user = || check.client.user();
         let mut policy = self.policy.borrow_mut();
         let verdict = match check.access {
             Access::Read => {
@@ -136,9 +136,9 @@ impl Plugin {
                 }
                 policy.read(client, user, check.topic_key, check.qos)
             }
-            Access::Write => policy.write(client, user, check.client.is_network(), check.topic()),
-            Access::Subscribe => policy.subscribe(client, user),
-            Access::Other => policy.other_access(client, user),
+            Access::Write => policy.write(client, user(), check.client.is_network(), check.topic()),
+            Access::Subscribe => policy.subscribe(client, user()),
+            Access::Other => policy.other_access(client, user()),
         };
         acl_code(verdict)
     }

@@ -220,12 +220,21 @@ impl Policy {
     }
 
     /// May `client` receive the message whose topic is stored at `topic`, which was published with `qos`?
-    pub fn read(&mut self, client: ClientKey, user: Option<&[u8]>, topic: TopicKey, qos: u8) -> Verdict {
+    ///
+    /// This is asked once a subscriber for every message of the broker, so a user of the mesh is known by its login
+    /// alone: `user` is only asked for where somebody else may have taken such a name.
+    pub fn read<'a>(
+        &mut self,
+        client: ClientKey,
+        user: impl FnOnce() -> Option<&'a [u8]>,
+        topic: TopicKey,
+        qos: u8,
+    ) -> Verdict {
         if qos == 2 && !self.replaying && !self.unreleased.is_empty() && self.unreleased.remove(&topic) {
             self.routing = Routing::Released(topic);
         }
-        let peer = match self.sessions.part(client, user) {
-            None => return stranger(&self.options, user),
+        let peer = match self.sessions.logged_in(client) {
+            None => return stranger(&self.options, user()),
             Some(Part::Health) => return Verdict::Accept,
             Some(Part::Link(peer)) => peer,
         };
@@ -297,10 +306,7 @@ impl Policy {
             return Verdict::Accept;
         }
         // Nobody is asked about what a bridge of this broker brings in; about everybody else we had to be.
-        let peer = self
-            .peers
-            .iter()
-            .position(|peer| peer.bridge_id.as_bytes() == message.id);
+        let peer = self.bridge(message);
         let bridge = message.user == Some(LINK_USER.as_bytes()) && !self.sessions.contains(message.client);
         if bridge && (peer.is_some() || !message.network) {
             return self.message_from_link(peer, message);
@@ -309,6 +315,19 @@ impl Policy {
             self.leave_mesh(Bypass::Publish);
         }
         Verdict::Accept
+    }
+
+    /// The place of the peer whose bridge publishes this.
+    fn bridge(&self, message: &Published<'_>) -> Option<usize> {
+        let is = |peer: &Peer| peer.bridge_id.as_bytes() == message.id;
+        // Most likely one that has brought something in before.
+        let known = self
+            .peers
+            .iter()
+            .position(|peer| peer.bridge == Some(message.client));
+        known
+            .filter(|at| is(&self.peers[*at]))
+            .or_else(|| self.peers.iter().position(is))
     }
 
     fn message_from_link(&mut self, peer: Option<usize>, message: &Published<'_>) -> Verdict {
@@ -345,6 +364,9 @@ impl Policy {
     /// again and again.
     pub fn unwanted(&self) -> Vec<String> {
         let left = self.bypass.is_some();
+        if !left && self.sessions.has_links(self.peers.len()) {
+            return Vec::new();
+        }
         let unwanted = |at: &usize| left || !self.sessions.has(Part::Link(*at));
         (0..self.peers.len())
             .filter(unwanted)

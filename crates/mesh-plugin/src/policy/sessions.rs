@@ -35,55 +35,84 @@ struct Session {
 
 /// The sessions of users of the mesh: a handful, so they are searched one by one.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Vec<Session>);
+pub(super) struct Sessions {
+    all: Vec<Session>,
+    /// A bit for each of the first 64 peers whose link is among them.
+    links: u64,
+}
 
 impl Sessions {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Admits a session. What was known of the same client stays known if it plays the same part: a broker that
     /// reloads its configuration asks about every client again.
     pub(super) fn admit(&mut self, login: &Login<'_>, part: Part, before: Option<Known>) {
-        self.0.push(Session {
+        self.all.push(Session {
             client: login.client,
             part,
             clean: login.clean_session,
             asked: before.is_some_and(|known| known.0.part == part && known.0.asked),
         });
+        self.note_links();
     }
 
     /// Forgets the session of `client`, if there is one.
     pub(super) fn forget(&mut self, client: ClientKey) -> Option<Known> {
-        let at = self.0.iter().position(|session| session.client == client)?;
-        Some(Known(self.0.swap_remove(at)))
+        let at = self.all.iter().position(|session| session.client == client)?;
+        let known = Known(self.all.swap_remove(at));
+        self.note_links();
+        Some(known)
+    }
+
+    fn note_links(&mut self) {
+        let bit = |session: &Session| match session.part {
+            Part::Link(peer) => u32::try_from(peer)
+                .ok()
+                .and_then(|at| 1u64.checked_shl(at))
+                .unwrap_or(0),
+            Part::Health => 0,
+        };
+        self.links = self.all.iter().map(bit).fold(0, |all, bit| all | bit);
     }
 
     pub(super) fn contains(&self, client: ClientKey) -> bool {
-        self.0.iter().any(|session| session.client == client)
+        self.all.iter().any(|session| session.client == client)
     }
 
     /// Whether somebody plays this part.
     pub(super) fn has(&self, part: Part) -> bool {
-        self.0.iter().any(|session| session.part == part)
+        self.all.iter().any(|session| session.part == part)
+    }
+
+    /// Whether the links of all of so many peers are known to be connected.
+    pub(super) fn has_links(&self, peers: usize) -> bool {
+        self.links.count_ones() as usize == peers
+    }
+
+    /// The part of `client`, if it logged in.
+    pub(super) fn logged_in(&self, client: ClientKey) -> Option<Part> {
+        let session = self.all.iter().find(|session| session.client == client)?;
+        Some(session.part)
     }
 
     /// The part of `client`, if it logged in and still has the name it logged in with.
     pub(super) fn part(&self, client: ClientKey, user: Option<&[u8]>) -> Option<Part> {
-        let session = self.0.iter().find(|session| session.client == client)?;
-        (user == Some(session.part.user())).then_some(session.part)
+        let part = self.logged_in(client)?;
+        (user == Some(part.user())).then_some(part)
     }
 
     /// We were asked about a subscription of `client`.
     pub(super) fn asked(&mut self, client: ClientKey) {
-        if let Some(session) = self.0.iter_mut().find(|session| session.client == client) {
+        if let Some(session) = self.all.iter_mut().find(|session| session.client == client) {
             session.asked = true;
         }
     }
 
     /// Whether a link has subscriptions that we were not asked about. `subscriptions` tells how many a client has.
     pub(super) fn any_unasked(&self, subscriptions: impl Fn(ClientKey) -> Option<usize>) -> bool {
-        self.0.iter().any(|session| {
+        self.all.iter().any(|session| {
             let suspect = matches!(session.part, Part::Link(_)) && session.clean && !session.asked;
             suspect && subscriptions(session.client).is_some_and(|count| count > 0)
         })

@@ -97,7 +97,7 @@ fn message(
 /// Who of both links and two clients receives what is routed now.
 fn routed(policy: &mut Policy, topic: TopicKey, qos: u8) -> [bool; 4] {
     [(ALICE, None), (TO_B2, LINK), (TO_B3, LINK), (BOB, None)]
-        .map(|(client, user)| policy.read(client, user, topic, qos) == Verdict::Accept)
+        .map(|(client, user)| policy.read(client, || user, topic, qos) == Verdict::Accept)
 }
 
 const TO_ALL: [bool; 4] = [true; 4];
@@ -178,14 +178,14 @@ fn a_log_line_in_the_middle_changes_nothing() {
     let mut policy = linked();
     assert_eq!(policy.write(ALICE, None, true, b"a"), Verdict::Accept);
     // With `log_dest topic` the broker tells its readers between the check and the message.
-    assert_eq!(policy.read(BOB, None, T2, 2), Verdict::Accept);
+    assert_eq!(policy.read(BOB, || None, T2, 2), Verdict::Accept);
     assert_eq!(
         message(&mut policy, ALICE, None, b"alice", true, T1, 1),
         Verdict::Accept
     );
     assert_eq!(policy.take_alarm(), None);
     arrive(&mut policy, T1, 1);
-    assert_eq!(policy.read(BOB, None, T2, 2), Verdict::Accept);
+    assert_eq!(policy.read(BOB, || None, T2, 2), Verdict::Accept);
     assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
 }
 
@@ -195,7 +195,7 @@ fn a_link_that_subscribes_gets_the_retained_message_that_just_arrived() {
         let mut policy = linked();
         arrive(&mut policy, T1, qos);
         policy.subscribe(TO_B3, LINK);
-        assert_eq!(policy.read(TO_B3, LINK, T1, qos), Verdict::Accept, "QoS {qos}");
+        assert_eq!(policy.read(TO_B3, || LINK, T1, qos), Verdict::Accept, "QoS {qos}");
         // The broker asks whether its publisher may still write; the stand-in lives on the broker's stack.
         assert_eq!(policy.write(ClientKey(1), LINK, false, b"a/b"), Verdict::Accept);
     }
@@ -304,7 +304,7 @@ fn accesses_of_others_are_allowed_or_left_to_the_next() {
         (Ordinary::Defer, Verdict::Defer),
     ] {
         let mut policy = Policy::new(options(Ordinary::Allow, acl));
-        assert_eq!(policy.read(ALICE, None, T1, 0), answer);
+        assert_eq!(policy.read(ALICE, || None, T1, 0), answer);
         assert_eq!(policy.subscribe(ALICE, Some(b"alice")), answer);
         assert_eq!(policy.other_access(ALICE, None), answer);
         assert_eq!(policy.write(ALICE, None, true, b"mesh/x"), answer);
@@ -316,7 +316,7 @@ fn accesses_of_others_are_allowed_or_left_to_the_next() {
 fn who_only_has_the_name_gets_nothing() {
     let mut policy = linked();
     for user in [LINK, HEALTH] {
-        assert_eq!(policy.read(ALICE, user, T1, 0), Verdict::Refuse);
+        assert_eq!(policy.read(ALICE, || user, T1, 0), Verdict::Refuse);
         assert_eq!(policy.subscribe(ALICE, user), Verdict::Refuse);
         assert_eq!(policy.other_access(ALICE, user), Verdict::Refuse);
         assert_eq!(policy.write(ALICE, user, true, b"$mesh/x"), Verdict::Refuse);
@@ -337,7 +337,7 @@ fn links_only_listen_and_health_writes_below_mesh() {
         Verdict::Accept
     );
     assert_eq!(policy.subscribe(PROBE, HEALTH), Verdict::Accept);
-    assert_eq!(policy.read(PROBE, HEALTH, T1, 2), Verdict::Accept);
+    assert_eq!(policy.read(PROBE, || HEALTH, T1, 2), Verdict::Accept);
 }
 
 #[test]
@@ -360,9 +360,12 @@ fn a_context_that_is_used_again_is_nobody() {
         Admission::Accept
     );
     assert_eq!(policy.sessions(), 1);
-    assert_eq!(policy.read(TO_B2, Some(b"alice"), T1, 0), Verdict::Accept);
+    assert_eq!(
+        policy.read(TO_B2, || Some(b"alice".as_slice()), T1, 0),
+        Verdict::Accept
+    );
     // Nor does it help to take the name later.
-    assert_eq!(policy.read(TO_B2, LINK, T1, 0), Verdict::Refuse);
+    assert_eq!(policy.read(TO_B2, || LINK, T1, 0), Verdict::Refuse);
 }
 
 #[test]
@@ -376,8 +379,8 @@ fn the_old_connection_of_a_link_may_end_after_the_new_one_began() {
     policy.disconnect(TO_B2);
     assert_eq!(policy.subscribe(new, LINK), Verdict::Accept);
     publish(&mut policy, ALICE, T1, 1);
-    assert_eq!(policy.read(new, LINK, T1, 1), Verdict::Accept);
-    assert_eq!(policy.read(TO_B2, LINK, T1, 1), Verdict::Refuse);
+    assert_eq!(policy.read(new, || LINK, T1, 1), Verdict::Accept);
+    assert_eq!(policy.read(TO_B2, || LINK, T1, 1), Verdict::Refuse);
 }
 
 #[test]
@@ -405,7 +408,7 @@ fn a_publish_that_we_were_not_asked_about_ends_the_mesh_here() {
     message(&mut policy, ALICE, None, b"alice", true, T1, 1);
     assert_eq!(policy.take_alarm(), None);
     assert_eq!(publish(&mut policy, ALICE, T1, 1), Verdict::Accept);
-    assert_eq!(policy.read(PROBE, HEALTH, T1, 1), Verdict::Accept);
+    assert_eq!(policy.read(PROBE, || HEALTH, T1, 1), Verdict::Accept);
 }
 
 #[test]
@@ -561,7 +564,7 @@ fn routed_by_itself(policy: &mut Policy, message: &Shown<'_>, topic: TopicKey) -
         if policy.watches_routing() {
             policy.routed(message);
         }
-        policy.read(client, user, topic, message.qos) == Verdict::Accept
+        policy.read(client, || user, topic, message.qos) == Verdict::Accept
     })
 }
 
