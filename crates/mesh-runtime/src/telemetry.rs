@@ -1,11 +1,18 @@
-//! Log lines: JSON on standard output, for journald, and where configured the same lines in rotating files.
+//! Log lines: to journald where it listens to this program, else as JSON on standard output; and where configured the
+//! same JSON in rotating files.
+//!
+//! In the journal each field is one of its own, in capitals: `journalctl -u mesh-health BROKER=broker1`. The
+//! level is PRIORITY (ERROR 3, WARN 4, INFO 6, DEBUG and TRACE 7), the module TARGET.
 //!
 //! Levels mean the same everywhere: ERROR an operator must act, WARN something is degraded, INFO a transition,
 //! DEBUG a probe. Event names and field names are those of [`mesh_model::event`]; a line about an event carries
 //! its name in the field `event`. Never a payload, never a credential.
 
+use std::ffi::OsStr;
+
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -70,11 +77,56 @@ pub fn init(log: &Log, service: &'static str) -> Result<Telemetry, TelemetryErro
             (Some(fmt::layer().json().with_writer(writer).boxed()), Some(guard))
         }
     };
+    let journal = journal(service);
+    let lines = journal
+        .is_none()
+        .then(|| fmt::layer().json().with_writer(std::io::stdout));
     tracing_subscriber::registry()
         .with(filter)
-        .with(fmt::layer().json().with_writer(std::io::stdout))
+        .with(journal)
+        .with(lines)
         .with(file_layer)
         .try_init()
         .map_err(TelemetryError::Twice)?;
     Ok(Telemetry { _files: guard })
+}
+
+/// The way to journald, if what this program prints goes there anyway.
+fn journal(service: &str) -> Option<tracing_journald::Layer> {
+    let stream = std::env::var_os("JOURNAL_STREAM")?;
+    let stderr = rustix::fs::fstat(std::io::stderr()).ok()?;
+    if !is_stream(&stream, stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
+    let levels = PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        ..PriorityMappings::new()
+    };
+    let layer = tracing_journald::layer().ok()?;
+    Some(
+        layer
+            .with_field_prefix(None)
+            .with_priority_mappings(levels)
+            .with_syslog_identifier(service.to_owned()),
+    )
+}
+
+/// Whether systemd's `JOURNAL_STREAM`, a device and an inode, means this file. Children inherit the variable, and
+/// what they print may go elsewhere.
+fn is_stream(variable: &OsStr, device: u64, inode: u64) -> bool {
+    variable == OsStr::new(&format!("{device}:{inode}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_stream_counts() {
+        assert!(is_stream(OsStr::new("9:4711"), 9, 4711));
+        for other in ["", "9:47110", "9:471", "8:4711", "9", "4711:9"] {
+            assert!(!is_stream(OsStr::new(other), 9, 4711), "{other}");
+        }
+    }
 }
