@@ -1,7 +1,7 @@
 //! The passwords of the mesh's own users.
 
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use mesh_model::names::{HEALTH_USER, LINK_USER};
@@ -90,6 +90,11 @@ fn create(folder: &Path, path: &Path) -> Result<(), Box<dyn std::error::Error + 
     std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     atomic_file::write(path, format!("{password}\n").as_bytes(), 0o600)?;
+    // Made by root in the folder of a daemon's user, it is for that user.
+    if rustix::process::geteuid().is_root() {
+        let owner = std::fs::metadata(folder)?;
+        std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))?;
+    }
     Ok(())
 }
 
