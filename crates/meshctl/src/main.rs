@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{bench, check, incidents, lab, operate, render, status};
+use commands::{balancer, bench, check, incidents, lab, operate, render, status};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Disable(operate::RetireArgs),
     /// Let a broker serve again
     Enable(operate::EnableArgs),
+    /// Run Nginx as mesh.toml says, as its unit does
+    Balancer(balancer::BalancerArgs),
     /// Measure it on this machine, with its peers in the same run
     Bench(bench::BenchArgs),
     /// Say whether mesh.toml is right; exit code 64 if not
@@ -54,6 +56,7 @@ async fn main() -> ExitCode {
         Command::Drain(args) => operate::drain(args).await,
         Command::Disable(args) => operate::disable(args).await,
         Command::Enable(args) => operate::enable(args).await,
+        Command::Balancer(args) => balancer::run(&args),
         Command::Bench(args) => bench::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Render(args) => render::run(&args),

@@ -331,7 +331,7 @@ fn read_balancer(reader: &mut Reader) -> Balancer {
         ),
         dir: s.path(
             "dir",
-            "/etc/mesh/nginx",
+            "/var/lib/mesh/nginx",
             "folder of `nginx.conf`, `upstream.conf`, logs and pid file",
         ),
         program: s.program("program", "nginx", "Nginx's program"),
