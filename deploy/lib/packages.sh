@@ -125,3 +125,12 @@ need_rust() {
   rust_is_new_enough || rustup default stable >/dev/null
   rust_is_new_enough || fail "$(cargo --version) is too old; Rust $(rust_wanted) or later is needed"
 }
+
+# cargo-deb makes Debian packages; dpkg-shlibdeps tells it what programs need.
+need_cargo_deb() {
+  found dpkg-shlibdeps || install dpkg-dev
+  cargo deb --version >/dev/null 2>&1 || {
+    say "installing cargo-deb"
+    cargo install --quiet --locked --no-default-features cargo-deb || fail "cargo-deb could not be installed; see above"
+  }
+}
