@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# The file system that every test machine starts from: a Debian with systemd, as a cloud image has it, and with the
+# packages that the scripts install, so that a machine needs no network for them. Needs say.sh and packages.sh.
+
+# Kept between runs, since making it takes half a minute; not in the checkout.
+base_cache=${MESH_TEST_CACHE:-/var/cache/mqtt-mesh-tests}
+
+base_release=bookworm
+base_packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,netplan.io,openssh-server,sudo,iproute2,procps,python3,ca-certificates
+# What machines install by themselves.
+base_offered='mosquitto mosquitto-clients nginx libnginx-mod-stream'
+
+# base_folder: prints where the base is. Another recipe has another name.
+base_folder() {
+  local recipe
+  recipe=$(cat "${BASH_SOURCE[0]}" && dpkg --print-architecture)
+  printf '%s/base-%s\n' "$base_cache" "$(printf '%s' "$recipe" | sha256sum | cut -c 1-16)"
+}
+
+# make_base: makes the base if it is not there. All of it appears at once, by rename.
+make_base() {
+  local base log
+  base=$(base_folder)
+  [ ! -d "$base" ] || return 0
+  found mmdebstrap || install mmdebstrap
+  found dpkg-scanpackages || install dpkg-dev
+  say "making the file system of test machines, kept in $base"
+  as_root mkdir -p "$base_cache"
+  # Those of older recipes, and what a run that was killed has left.
+  as_root find "$base_cache" -mindepth 1 -maxdepth 1 -name 'base-*' -exec rm -rf {} +
+  log=$(mktemp)
+  {
+    as_root mmdebstrap --variant=minbase --include="$base_packages" "$base_release" "$base.making" &&
+      as_root bash -euc "$(declare -f furnish_base); furnish_base $base.making '$base_offered'" &&
+      as_root mv "$base.making" "$base"
+  } >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    fail "the file system of test machines cannot be made; the last lines are above, all of them in $log"
+  }
+  rm -f "$log"
+}
+
+# furnish_base FOLDER PACKAGES: what makes a Debian a machine of the tests.
+furnish_base() {
+  local base=$1 packages=$2 unit
+  cp /etc/resolv.conf "$base/etc/resolv.conf"
+  chroot "$base" apt-get update
+  # shellcheck disable=SC2086 # a list of words
+  chroot "$base" apt-get install -y --no-install-recommends --download-only $packages
+  mkdir "$base/opt/packages"
+  mv "$base"/var/cache/apt/archives/*.deb "$base/opt/packages/"
+  (cd "$base/opt/packages" && dpkg-scanpackages -m . >Packages)
+  printf 'deb [trusted=yes] file:/opt/packages ./\n' >"$base/etc/apt/sources.list"
+  rm -rf "$base"/etc/apt/sources.list.d/* "$base"/var/lib/apt/lists/* "$base/etc/resolv.conf"
+  chroot "$base" apt-get update
+  # Each machine has its own.
+  rm -f "$base"/etc/ssh/ssh_host_* "$base/etc/hostname"
+  : >"$base/etc/machine-id"
+  # There is no network to fetch from, and no hardware to look after.
+  for unit in apt-daily.timer apt-daily-upgrade.timer systemd-networkd-wait-online.service; do
+    ln -sf /dev/null "$base/etc/systemd/system/$unit"
+  done
+}

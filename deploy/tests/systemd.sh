@@ -1,0 +1,331 @@
+#!/usr/bin/env bash
+# Installs the Debian packages on test machines with a real systemd, one with the balancer and three brokers, and shows
+# how the services live: started, refused, hung, killed, reloaded, upgraded, removed.
+#
+#   ./deploy/tests/systemd.sh [--release]
+#
+# --release   with the programs as they are shipped; else with debug builds, which the other tests need anyway
+set -euo pipefail
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=deploy/lib/say.sh
+. "$checkout/deploy/lib/say.sh"
+# shellcheck source=deploy/lib/packages.sh
+. "$checkout/deploy/lib/packages.sh"
+# shellcheck source=deploy/tests/lib/expect.sh
+. "$checkout/deploy/tests/lib/expect.sh"
+# shellcheck source=deploy/tests/lib/base.sh
+. "$checkout/deploy/tests/lib/base.sh"
+# shellcheck source=deploy/tests/lib/machines.sh
+. "$checkout/deploy/tests/lib/machines.sh"
+
+brokers='broker1 broker2 broker3'
+packages=${CARGO_TARGET_DIR:-$checkout/target}/debian-tests
+
+# Outside of the machines' world, which has no network: what is fetched and built.
+prepare() {
+  local profile=--debug hindrance
+  case ${1-} in
+    --release) profile=--release ;;
+    '') ;;
+    *) fail "unknown option $1" ;;
+  esac
+  hindrance=$(machines_hindrance)
+  [ -z "$hindrance" ] || {
+    say "skipped: $hindrance"
+    exit 0
+  }
+  need_machines
+  # The second is what an upgrade brings.
+  "$checkout/deploy/build-packages.sh" "$profile" --revision 1 --out "$packages/1" >/dev/null
+  "$checkout/deploy/build-packages.sh" "$profile" --revision 2 --out "$packages/2" >/dev/null
+}
+
+# install_on MACHINE NAME REVISION: as a user would, by apt and from a file.
+install_on() {
+  cp "$packages/$3/$2"_*.deb "$machines/$1/root/root/$2.deb"
+  on "$1" apt-get install -y -q "/root/$2.deb" >"$machines/$1/apt" 2>&1 </dev/null || {
+    tail -n 20 "$machines/$1/apt"
+    fail "$2 cannot be installed on $1"
+  }
+}
+
+# unit NAME PROPERTY: what systemd says of a unit of the host.
+unit() {
+  on host systemctl show --value --property "$2" "$1"
+}
+
+is() {
+  [ "$(unit "$1" "$2")" = "$3" ]
+}
+
+# status EXPRESSION…: what mesh-health says, by expressions of Python over its answer `s`.
+status() {
+  on host sh -c 'meshctl status --json | python3 -c "
+import json, sys
+s = json.load(sys.stdin)
+print(*[eval(expression) for expression in sys.argv[1:]])" "$@"' - "$@"
+}
+
+# status_is TEXT EXPRESSION…
+status_is() {
+  local text=$1
+  shift
+  [ "$(status "$@")" = "$text" ]
+}
+
+journal_has() {
+  on host journalctl --quiet --unit "$1" --output cat | grep -q -e "$2"
+}
+
+is_newer_than() {
+  [ "$(unit mesh-health NRestarts)" -gt "$1" ] && is mesh-health ActiveState active
+}
+
+begin() {
+  local broker number=10
+  begin_machines
+  machine host 192.168.100.1
+  for broker in $brokers; do
+    machine "$broker" "192.168.100.$number"
+    number=$((number + 1))
+  done
+  for broker in host $brokers; do
+    eventually 60 "$broker has started" is_up "$broker"
+  done
+  ok "four machines have started, each with a systemd of its own"
+}
+
+packages_install() {
+  local broker pids=''
+  for broker in $brokers; do
+    install_on "$broker" mqtt-mesh-broker 1 &
+    pids="$pids $!"
+  done
+  install_on host mqtt-mesh-host 1
+  for broker in $pids; do wait "$broker"; done
+  expect "nothing of ours is started by the installation" is mesh-health ActiveState inactive
+  expect "the distribution's Nginx serves, as its package has it" is nginx ActiveState active
+  distribution=$(unit nginx MainPID)
+}
+
+configure() {
+  local broker
+  on host tee /etc/mesh/mesh.toml >/dev/null <<'END'
+# Changed by the operator.
+[[broker]]
+id = "broker1"
+address = "192.168.100.10:1883"
+[[broker]]
+id = "broker2"
+address = "192.168.100.11:1883"
+[[broker]]
+id = "broker3"
+address = "192.168.100.12:1883"
+[balancer]
+stream_module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+[health]
+dead_after = "3s"
+END
+  on host meshctl render --out /root/rendered >/dev/null
+  for broker in $brokers; do
+    cp "$machines/host/root/root/rendered/$broker/mosquitto.conf" "$machines/$broker/root/etc/mesh/"
+    on "$broker" chown root:mosquitto /etc/mesh/mosquitto.conf
+    on "$broker" chmod 640 /etc/mesh/mosquitto.conf
+    on "$broker" systemctl restart mosquitto
+  done
+  expect "passwords made by root are for the daemons' user only" \
+    test "$(on host stat -c '%U %a' /etc/mesh/secrets/mesh-health)" = 'mesh 600'
+  rm -r "$machines/host/root/root/rendered"
+}
+
+refuses_bad_settings() {
+  on host cp /etc/mesh/mesh.toml /root/good.toml
+  printf '[health]\ndead_afer = "3s"\n' >>"$machines/host/root/etc/mesh/mesh.toml"
+  refuse "a wrong mesh.toml is not started on" on host systemctl start mesh-health
+  expect "the exit code says configuration" is mesh-health ExecMainStatus 64
+  expect "the journal says what is wrong, and where" journal_has mesh-health 'mesh.toml'
+  on host systemctl start mesh-nginx || true
+  eventually 10 "mesh-nginx fails" is mesh-nginx ActiveState failed
+  expect "mesh-nginx refuses it too" is mesh-nginx ExecMainStatus 64
+  # Several times RestartSec= later.
+  sleep 2
+  expect "wrong settings are not tried again" is mesh-health NRestarts 0
+  expect "nor by mesh-nginx" is mesh-nginx NRestarts 0
+  on host cp /root/good.toml /etc/mesh/mesh.toml
+}
+
+starts_when_it_knows() {
+  # Nobody answers there, not even to refuse: a verdict takes as long as dead_after.
+  ip link set port-broker3 down
+  on host systemctl enable --quiet mesh.target mesh-nginx mesh-health
+  on host systemctl start --no-block mesh.target
+  eventually 10 "mesh-health waits for the verdict on broker3" is mesh-health StatusText 'no verdict yet on broker3'
+  expect "it is not active before there is a verdict on every broker" is mesh-health ActiveState activating
+  eventually 20 "mesh-health is active" is mesh-health ActiveState active
+  expect "when it is active, there is a verdict on every broker" \
+    status_is 0 '[b["health"] for b in s["brokers"]].count("unknown")'
+  ip link set port-broker3 up
+  eventually 60 "all is well" status_is 'ok 3' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")'
+  ok "the target starts them all, and all is well"
+}
+
+# A client that stays. Each connection that it needs leaves a line with CONNACK.
+client_connects() {
+  on host apt-get install -y -q mosquitto-clients >/dev/null 2>&1
+  on host stdbuf -oL mosquitto_sub -d -h 192.168.100.1 -i witness -k 60 -q 1 -t 'test/#' \
+    >"$machines/witness" 2>&1 </dev/null &
+  eventually 10 "a client connects" connections_are 1
+  hears "the first"
+}
+
+connections_are() {
+  [ "$(grep -c CONNACK "$machines/witness")" = "$1" ]
+}
+
+# hears TEXT: what is published at the balancer reaches the client.
+hears() {
+  on host timeout 10 mosquitto_pub -h 192.168.100.1 -q 1 -t test/word -m "$1" || fail "nobody takes a message"
+  eventually 10 "the client hears «$1»" grep -q -x -e "$1" "$machines/witness"
+}
+
+is_unprivileged() {
+  local pid
+  for unit in mesh-health mesh-nginx; do
+    for pid in $(on host cat "/sys/fs/cgroup/system.slice/$unit.service/cgroup.procs"); do
+      [ "$(on host stat -c %U "/proc/$pid")" = mesh ] || fail "process $pid of $unit does not run as mesh"
+    done
+  done
+  # 1000 is CAP_NET_ADMIN and nothing else.
+  on host grep -q '^CapEff:.0000000000001000$' "/proc/$(unit mesh-health MainPID)/status" &&
+    on host grep -q '^CapEff:.0000000000000000$' "/proc/$(unit mesh-nginx MainPID)/status"
+}
+
+is_sandboxed() {
+  expect "mesh-health runs as its own user, with CAP_NET_ADMIN; mesh-nginx with nothing" is_unprivileged
+  is_exposed_at_most 2.5 mesh-health
+  is_exposed_at_most 2.0 mesh-nginx
+}
+
+# is_exposed_at_most LEVEL UNIT: as systemd-analyze judges the sandbox, from 0 to 10.
+is_exposed_at_most() {
+  local said
+  said=$(on host systemd-analyze security --no-pager --threshold="$(printf '%s' "$1" | tr -d .)" "$2.service") ||
+    fail "$2 is exposed to more than $1: $said"
+  ok "$2 is exposed to $1 at most:$(printf '%s' "$said" | sed -n 's/.*exposure level for .*: \([0-9.]*\).*/ \1/p')"
+}
+
+moves_sessions() {
+  expect "that user may close Nginx's connections in the kernel" status_is True 's["balancer"]["can_move_sessions"]'
+  on broker1 systemctl kill --signal=STOP mosquitto
+  eventually 30 "the client is moved off a broker that hangs" connections_are 2
+  hears "after the move"
+  ok "a client is moved off a broker that hangs, and hears the next message"
+  eventually 10 "broker2 serves" status_is 'broker2 True' 's["primary"]' 's["balancer"]["confirmed"]'
+  on broker1 systemctl kill --signal=CONT mosquitto
+}
+
+journal_has_fields() {
+  on host journalctl --quiet --unit mesh-health --output json EVENT=broker.dead BROKER=broker1 >"$machines/dead"
+  expect "an event's fields are fields of the journal" \
+    grep -q '"PRIORITY":"4".*"REASON":"\|"REASON":".*"PRIORITY":"4"' "$machines/dead"
+}
+
+survives_a_hang() {
+  local before
+  before=$(unit mesh-health NRestarts)
+  on host systemctl kill --signal=STOP mesh-health
+  eventually 40 "the watchdog ends a mesh-health that hangs, and starts another" is_newer_than "$before"
+  expect "the watchdog ends a mesh-health that hangs, and starts another" journal_has mesh-health 'Watchdog timeout'
+}
+
+survives_a_kill() {
+  local before master changed generation
+  before=$(unit mesh-health NRestarts)
+  master=$(unit mesh-nginx MainPID)
+  generation=$(status 's["generation"]')
+  changed=$(on host stat -c %y /var/lib/mesh/nginx/upstream.conf)
+  on host systemctl kill --signal=KILL mesh-health
+  eventually 20 "a mesh-health that was killed is started again" is_newer_than "$before"
+  eventually 20 "it adopts what runs" \
+    status_is "broker2 $generation True" 's["primary"]' 's["generation"]' 's["balancer"]["confirmed"]'
+  [ "$(on host stat -c %y /var/lib/mesh/nginx/upstream.conf)" = "$changed" ] || fail "upstream.conf was written again"
+  expect "a killed mesh-health is started again and adopts what runs" is mesh-nginx MainPID "$master"
+}
+
+reloads() {
+  local master
+  master=$(unit mesh-nginx MainPID)
+  sed -i 's/^\[balancer\]/&\nworker_connections = 2048/' "$machines/host/root/etc/mesh/mesh.toml"
+  on host systemctl reload mesh-nginx
+  grep -q 'worker_connections 2048' "$machines/host/root/var/lib/mesh/nginx/nginx.conf" || fail "nginx.conf is the old one"
+  sed -i 's/^worker_connections.*/stream_module = "\/nowhere.so"/; /ngx_stream_module/d' \
+    "$machines/host/root/etc/mesh/mesh.toml"
+  refuse "a reload that Nginx refuses is told" on host systemctl reload mesh-nginx
+  expect "and leaves the nginx.conf that it takes" \
+    grep -q 'worker_connections 2048' "$machines/host/root/var/lib/mesh/nginx/nginx.conf"
+  on host cp /root/good.toml /etc/mesh/mesh.toml
+  hears "after the reload"
+  expect "no session is cut by any of it" connections_are 2
+  expect "Nginx is still the same" is mesh-nginx MainPID "$master"
+}
+
+upgrades() {
+  local master health
+  master=$(unit mesh-nginx MainPID)
+  health=$(unit mesh-health MainPID)
+  install_on host mqtt-mesh-host 2
+  install_on broker3 mqtt-mesh-broker 2
+  expect "an upgrade keeps the operator's mesh.toml" on host cmp --quiet /root/good.toml /etc/mesh/mesh.toml
+  [ "$(unit mesh-health MainPID)" != "$health" ] || fail "mesh-health was not started anew"
+  expect "and starts mesh-health anew, not Nginx" is mesh-nginx MainPID "$master"
+  hears "after the upgrade"
+  expect "and cuts no session" connections_are 2
+}
+
+goes_without_trace() {
+  on host apt-get remove -y -q mqtt-mesh-host >/dev/null 2>&1
+  expect "a removal ends what runs" refuse_processes
+  expect "and keeps configuration and state" on host test -s /etc/mesh/mesh.toml -a -s /var/lib/mesh/nginx/upstream.conf
+  on host apt-get purge -y -q mqtt-mesh-host >/dev/null 2>&1
+  expect "a purge leaves no file" \
+    test -z "$(on host find /etc /usr /var/lib /var/log -path /var/lib/dpkg -prune -o -name '*mesh*' -print)"
+  refuse "and no user" on host getent passwd mesh
+  expect "the distribution's Nginx has been left alone" is nginx MainPID "$distribution"
+
+  on broker3 apt-get purge -y -q mqtt-mesh-broker >/dev/null 2>&1
+  on broker3 systemctl start mosquitto
+  expect "without its package a broker is the distribution's Mosquitto again" is_stock broker3
+}
+
+is_stock() {
+  local pid
+  pid=$(on "$1" systemctl show --value --property MainPID mosquitto)
+  on "$1" grep -q -a /etc/mosquitto/mosquitto.conf "/proc/$pid/cmdline"
+}
+
+refuse_processes() {
+  ! on host sh -c 'cat /proc/[0-9]*/cmdline | tr "\0" "\n" | grep -q "[m]esh"'
+}
+
+if [ -z "${MESH_TEST_RUN-}" ]; then
+  prepare "$@"
+  in_machines "$0"
+  exit
+fi
+
+begin
+packages_install
+configure
+refuses_bad_settings
+starts_when_it_knows
+client_connects
+is_sandboxed
+moves_sessions
+journal_has_fields
+survives_a_hang
+survives_a_kill
+reloads
+upgrades
+goes_without_trace
+say "$expected passed, 0 failed"
