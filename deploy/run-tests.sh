@@ -104,6 +104,7 @@ run_tests() {
 # The services on machines of their own; skipped, with the reason, where those cannot be.
 test_services() {
   [ ${#filters[@]} -eq 0 ] || return 0
+  deploy/tests/machines.sh || fail "test machines do not work as they should here, see above"
   deploy/tests/systemd.sh || fail "the services do not live as they should, see above"
 }
 

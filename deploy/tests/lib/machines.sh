@@ -77,11 +77,12 @@ remove_cgroups() {
 
 # Those of runs that were killed.
 sweep_cgroups() {
-  local first folder run
-  first=$(hierarchies | head -n 1)
-  for folder in "$first"/mesh-test-*; do
-    run=${folder##*-}
-    [ ! -d "$folder" ] || [ -d "/proc/$run" ] || remove_cgroups "mesh-test-$run" || true
+  local hierarchy folder run
+  for hierarchy in $(hierarchies); do
+    for folder in "$hierarchy"/mesh-test-*; do
+      run=${folder##*-}
+      [ ! -d "$folder" ] || [ -d "/proc/$run" ] || remove_cgroups "mesh-test-$run" || true
+    done
   done
 }
 
