@@ -80,6 +80,10 @@ pub const SESSIONS_TOPIC: &str = "$SYS/broker/mesh/sessions";
 /// The broker counts them among its clients, as it does the sessions of [`SESSIONS_TOPIC`].
 pub const BRIDGES_TOPIC: &str = "$SYS/broker/mesh/bridges";
 
+/// The topic on which the plugin tells a number that no other start of its broker has. A broker that restarts faster
+/// than its silence is noticed is known by it; nobody but the plugin can write it.
+pub const BOOT_TOPIC: &str = "$SYS/broker/mesh/boot";
+
 /// The topic of the counter `name` of the link from `peer`.
 pub fn link_counter_topic(peer: &BrokerId, name: &str) -> String {
     format!("{COUNTER_PREFIX}link/{peer}/{name}")

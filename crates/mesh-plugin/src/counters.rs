@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_model::BrokerId;
-use mesh_model::names::{BRIDGES_TOPIC, SESSIONS_TOPIC, link_counter, link_counter_topic};
+use mesh_model::names::{BOOT_TOPIC, BRIDGES_TOPIC, SESSIONS_TOPIC, link_counter, link_counter_topic};
 
 /// How often the counters are published.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -25,12 +25,13 @@ pub struct LinkCounts {
 #[derive(Debug)]
 pub struct Board {
     links: Vec<[String; 4]>,
+    boot: u64,
     next: Duration,
 }
 
 impl Board {
-    /// A board for these peers; due at once.
-    pub fn new<'a>(peers: impl IntoIterator<Item = &'a BrokerId>) -> Self {
+    /// A board for these peers; due at once. `boot` is a number that no other start of the broker has.
+    pub fn new<'a>(peers: impl IntoIterator<Item = &'a BrokerId>, boot: u64) -> Self {
         let topics = |peer| {
             [
                 link_counter::RECEIVED,
@@ -42,6 +43,7 @@ impl Board {
         };
         Self {
             links: peers.into_iter().map(topics).collect(),
+            boot,
             next: Duration::ZERO,
         }
     }
@@ -66,7 +68,11 @@ impl Board {
             let values = [count.received, count.sent, count.held_back, count.salvaged];
             topics.iter().map(String::as_str).zip(values)
         });
-        of_links.chain([(SESSIONS_TOPIC, sessions as u64), (BRIDGES_TOPIC, bridges as u64)])
+        of_links.chain([
+            (SESSIONS_TOPIC, sessions as u64),
+            (BRIDGES_TOPIC, bridges as u64),
+            (BOOT_TOPIC, self.boot),
+        ])
     }
 }
 
@@ -76,7 +82,7 @@ mod tests {
 
     #[test]
     fn counters_are_published_once_a_second() {
-        let mut board = Board::new(&[]);
+        let mut board = Board::new(&[], 5);
         let due: Vec<u64> = (0..30)
             .map(|step| step * 100)
             .filter(|ms| board.due(Duration::from_millis(*ms)))
@@ -96,9 +102,9 @@ mod tests {
             },
             LinkCounts::default(),
         ];
-        let board = Board::new(&peers);
+        let board = Board::new(&peers, 5);
         let lines: Vec<_> = board.lines(counts.into_iter(), 4, 2).collect();
-        assert_eq!(lines.len(), 10);
+        assert_eq!(lines.len(), 11);
         assert_eq!(lines[0], ("$SYS/broker/mesh/link/b2/received", 1));
         assert_eq!(lines[1], ("$SYS/broker/mesh/link/b2/sent", 2));
         assert_eq!(lines[2], ("$SYS/broker/mesh/link/b2/held_back", 3));
@@ -106,5 +112,6 @@ mod tests {
         assert_eq!(lines[4], ("$SYS/broker/mesh/link/b3/received", 0));
         assert_eq!(lines[8], ("$SYS/broker/mesh/sessions", 4));
         assert_eq!(lines[9], ("$SYS/broker/mesh/bridges", 2));
+        assert_eq!(lines[10], ("$SYS/broker/mesh/boot", 5));
     }
 }

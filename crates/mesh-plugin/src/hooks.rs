@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mesh_model::names::TOPIC_PREFIX;
 
@@ -73,8 +73,10 @@ impl Plugin {
                  leaves that to be read",
             );
         }
+        // The moment of the start, in nanoseconds since 1970: no two starts have the same.
+        let boot = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
         Some(Self {
-            board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id))),
+            board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id), boot)),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
             policy: RefCell::new(Policy::new(options.clone())),
