@@ -34,8 +34,9 @@ const SLOWEST_RETRY: Duration = Duration::from_secs(300);
 
 /// Whether people are told of `name`.
 pub fn is_announced(name: EventName) -> bool {
+    use EventName::{BalancerRejected, FailbackBlocked, MeshOutOfSync};
     name.as_str().starts_with("failover.")
-        || matches!(name, EventName::MeshOutOfSync | EventName::BalancerRejected)
+        || matches!(name, FailbackBlocked | MeshOutOfSync | BalancerRejected)
 }
 
 /// One way of telling, with its own queue.
@@ -170,9 +171,13 @@ impl Filter {
         let is_recent = |told: &Instant| now.duration_since(*told) < self.repeat_after;
         self.told.retain(|_, told| is_recent(told));
         // Not the reason or the generation: a refused plan is tried again under another number, and its reason may
-        // name a process.
-        let fields = ["name", "broker", "from", "to", "incident"].map(|field| event[field].to_string());
-        let key = fields.join(" ");
+        // name a process. Nor is it a new fault if the balancer did as it was told for a moment.
+        let same_fault = match event["name"] == EventName::BalancerRejected.as_str() {
+            true => &["name"][..],
+            false => &["name", "broker", "from", "to", "incident"],
+        };
+        let fields = same_fault.iter().map(|field| event[field].to_string());
+        let key = fields.collect::<Vec<_>>().join(" ");
         if self.told.contains_key(&key) {
             return false;
         }
@@ -191,7 +196,7 @@ mod tests {
         let mut filter = Filter::new(Duration::from_secs(60));
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let refused = |generation| json!({"name": "balancer.rejected", "generation": generation});
+        let refused = |generation| json!({"name": "balancer.rejected", "generation": generation, "incident": generation});
         assert!(filter.is_new(&refused(1), after(0)));
         assert!(!filter.is_new(&refused(2), after(59)));
         assert!(filter.is_new(&refused(3), after(60)));
@@ -218,6 +223,7 @@ mod tests {
             "failover.switched",
             "failover.completed",
             "failover.blocked",
+            "failback.blocked",
             "balancer.rejected",
             "mesh.out_of_sync",
         ] {
