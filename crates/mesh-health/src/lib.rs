@@ -7,9 +7,11 @@ pub mod core;
 pub mod shell;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use jiff::Timestamp;
 use mesh_runtime::Config;
 use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
@@ -23,8 +25,8 @@ use shell::clock::{Clock, Jitter};
 use shell::driver::{Driver, Hands};
 use shell::mover::Mover;
 use shell::probe::Login;
-use shell::wire::Wall;
-use shell::{api, monitor, probe, wishes};
+use shell::wire::{self, Wall};
+use shell::{api, memory, monitor, probe};
 
 /// How long the work may take to end after it was asked to.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,29 +42,29 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let clock = Clock::start();
     let health = config.health.clone();
     let topology = config.topology.clone();
-    let core = Core::new(
-        topology.clone(),
-        health.clone(),
-        mesh_render::first_plan(&config),
-        clock.now(),
-    );
-    let wishes_path = wishes::path(&config);
-    let core = core.with_admin(wishes::load(&wishes_path));
-    let first = Wall::default().snapshot(&core.view(clock.now()), &topology, clock.now());
+    let memory_path = memory::path(&config);
+    let kept = memory::load(&memory_path);
+    let wall = Wall::new(&kept);
+    let at = Timestamp::now();
+    let clock = Clock::start(wire::age(&kept, at));
+    let first_plan = mesh_render::first_plan(&config);
+    let core = Core::new(topology.clone(), health.clone(), first_plan, clock.now());
+    let core = core.recalling(wire::recalled(kept.clone(), clock.now(), at));
     let (reports, inputs) = mpsc::channel(1024);
     let (asks, asked) = mpsc::channel(16);
     let (orders, plans) = mpsc::channel(4);
     let (moves, moves_ordered) = mpsc::unbounded_channel();
-    let (wish, wished) = watch::channel(wishes::Wishes::new());
+    let (memory, versions) = watch::channel((0, Arc::new(kept)));
+    let (written, is_written) = watch::channel(0);
     let hands = Hands {
         plans: orders,
         moves,
-        wishes: wish,
+        memory,
+        kept: is_written.clone(),
     };
-    let driver = Driver::new(core, topology.clone(), health.max_loop_lag, clock, hands, first);
+    let driver = Driver::new(core, topology.clone(), health.max_loop_lag, clock, hands, wall);
     let outlets = driver.outlets();
     let snapshots = outlets.snapshots.subscribe();
     let login = Login {
@@ -78,10 +80,11 @@ pub async fn run(
     let router = api::router(outlets, asks, clock, token.clone());
     tasks.spawn("api", serve(listener, router, token.clone()));
     tasks.spawn("core", driver.run(inputs, asked, token.clone()));
-    tasks.spawn("wishes", wishes::keep(wishes_path, wished, token.clone()));
+    let keeping = memory::keep(memory_path, versions, written, token.clone());
+    tasks.spawn("memory", keeping);
     let mover = Mover::new(&config, reports.clone(), snapshots);
     tasks.spawn("mover", mover.run(moves_ordered, token.clone()));
-    let balancer = Balancer::new(config, reports.clone());
+    let balancer = Balancer::new(config, reports.clone(), is_written);
     tasks.spawn("balancer", balancer.run(plans, token.clone()));
     for broker in topology.brokers() {
         let asking = probe::run(broker.clone(), health.clone(), login.clone(), reports.clone());

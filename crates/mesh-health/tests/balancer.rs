@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Mesh, id, wait_for};
-use mesh_model::{MeshState, Plan};
+use mesh_model::{Incident, IncidentKind, IncidentList, IncidentPhase, MeshState, Plan};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -40,6 +40,9 @@ async fn where_the_configuration_is_broken_the_last_good_plan_stays_until_it_is_
     assert_eq!(mesh.upstream(), good);
     events.until("balancer.rejected").await;
 
+    let incident = of_balancer(&mesh).await;
+    assert!(incident.ended_at.is_none(), "{incident:?}");
+    assert!(incident.reason.unwrap().contains("nonsense"));
     fs::write(&conf, text).unwrap();
     let (switched, before) = events.until("failover.switched").await;
     assert!(before.contains(&"balancer.restored".to_owned()), "{before:?}");
@@ -90,6 +93,26 @@ async fn a_dead_nginx_is_told_of_and_starts_with_the_plan_that_was_made_meanwhil
     mesh.start_nginx().await;
     let status = mesh.wait("all well", |s| s.state == MeshState::Ok).await;
     assert_eq!((status.generation, status.balancer.generation), (1, Some(1)));
+    let incident = of_balancer(&mesh).await;
+    let phases: Vec<IncidentPhase> = incident.phases.iter().map(|step| step.phase).collect();
+    use IncidentPhase::{Answering, Confirmed, FirstSign, Recovered};
+    assert_eq!(phases, [FirstSign, Confirmed, Answering, Recovered]);
+    assert!(
+        incident.phases[1].elapsed_ms < 1500.0,
+        "noticed within a second: {incident:?}"
+    );
+    assert!(incident.ended_at.is_some() && incident.broker.is_none());
+}
+
+/// The only incident of the balancer.
+async fn of_balancer(mesh: &Mesh) -> Incident {
+    let (_, body) = mesh.get("/v1/incidents").await.unwrap();
+    let list: IncidentList = serde_json::from_str(&body).unwrap();
+    let all = list.incidents.into_iter();
+    let mut all = all.filter(|incident| incident.kind == IncidentKind::Balancer);
+    let incident = all.next().expect("an incident of the balancer");
+    assert!(all.next().is_none(), "{body}");
+    incident
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Mesh, id, wait_for};
-use mesh_model::{AdminState, HealthStatus, IncidentPhase, MeshState};
+use mesh_model::{AdminState, HealthStatus, IncidentKind, IncidentPhase, MeshState};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_primary_hands_over_stays_drained_over_a_restart_and_clients_go_back_on_request() {
@@ -45,10 +45,11 @@ async fn an_incident_is_told_step_by_step() {
     mesh.wait_health(1, HealthStatus::Healthy).await;
     let (_, body) = mesh.get("/v1/incidents").await.unwrap();
     let list: mesh_model::IncidentList = serde_json::from_str(&body).unwrap();
-    let [incident] = &list.incidents[..] else {
-        panic!("one incident: {body}")
-    };
-    assert_eq!((&incident.broker, &incident.to), (&id(1), &Some(id(2))));
+    // The brokers have no links here, and those are incidents too.
+    let mut of_brokers = list.incidents.iter().filter(|i| i.kind == IncidentKind::Broker);
+    let incident = of_brokers.next().unwrap();
+    assert_eq!(of_brokers.next(), None, "{body}");
+    assert_eq!((&incident.broker, &incident.to), (&Some(id(1)), &Some(id(2))));
     assert!(incident.ended_at.is_some());
     let phases: Vec<IncidentPhase> = incident.phases.iter().map(|step| step.phase).collect();
     let expected = [
@@ -59,10 +60,40 @@ async fn an_incident_is_told_step_by_step() {
     ];
     assert_eq!(phases[..4], expected);
     assert_eq!(phases.last(), Some(&IncidentPhase::Recovered));
+    mesh.unwatch().await;
+    mesh.watch().await;
+    mesh.wait_health(1, HealthStatus::Healthy).await;
     let (status, one) = mesh.get(&format!("/v1/incidents/{}", incident.id)).await.unwrap();
+    let again = serde_json::from_str(&one).ok();
     assert_eq!(
-        (status, serde_json::from_str(&one).ok().as_ref()),
-        (200, Some(incident))
+        (status, again.as_ref()),
+        (200, Some(incident)),
+        "also after a restart"
     );
     assert_eq!(mesh.get("/v1/incidents/i-0-0").await.unwrap().0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_that_cannot_be_read_is_set_aside_and_said() {
+    let mesh = Mesh::start(2).await;
+    let state = mesh.config.balancer.dir.join("mesh-health.json");
+    for (torn, said) in [("{\"version\":1,\"ep", "EOF"), ("{\"version\":9}", "version 9")] {
+        std::fs::write(&state, torn).unwrap();
+        let mut daemon = mesh.spawn_daemon(&[]);
+        mesh.wait("all well", |s| s.state == MeshState::Ok).await;
+        let aside = std::fs::read_to_string(state.with_extension("json.unreadable")).unwrap();
+        assert_eq!(aside, torn);
+        let log = std::fs::read_to_string(mesh.daemon_log()).unwrap();
+        let line = log
+            .lines()
+            .rfind(|line| line.contains("the state file cannot be read"));
+        assert!(line.is_some_and(|line| line.contains(said)), "{log}");
+        assert_eq!(mesh.post("/v1/brokers/b2/drain").await.0, 200);
+        daemon.kill();
+        let kept = std::fs::read_to_string(&state).unwrap();
+        assert!(
+            kept.contains("\"b2\":\"draining\""),
+            "what was granted is kept: {kept}"
+        );
+    }
 }

@@ -2,17 +2,13 @@
 
 mod common;
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
 use common::SECOND;
+use common::clients::{Served, ids, incidents, publish_in_a_loop, status, wait_for_primary, who_serves};
 use mesh_lab::load::{Pace, Publication, Publisher, Subscriber};
 use mesh_lab::{Lab, LabError, LabOptions, wait_until};
-use mesh_model::{BrokerId, HealthStatus, Role, Snapshot};
+use mesh_model::{HealthStatus, Role, names};
 use mesh_runtime::mqtt::mqttbytes::QoS;
-use mesh_runtime::mqtt::{Connection, Identity, open_within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use mesh_runtime::mqtt::{Identity, MqttError, open_within};
 
 async fn lab(health: bool, settings: &str) -> Lab {
     let options = LabOptions {
@@ -21,70 +17,6 @@ async fn lab(health: bool, settings: &str) -> Lab {
         ..LabOptions::default()
     };
     Lab::start(options).await.unwrap()
-}
-
-fn ids(lab: &Lab) -> Vec<BrokerId> {
-    lab.config().topology.ids().cloned().collect()
-}
-
-async fn status(lab: &Lab) -> Result<Snapshot, String> {
-    let get = async || -> std::io::Result<String> {
-        let address = lab.health_url().replace("http://", "");
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /v1/status HTTP/1.0\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    let answer = get().await.map_err(|error| error.to_string())?;
-    let (_, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
-    serde_json::from_str(body).map_err(|error| format!("{error}: {body}"))
-}
-
-/// Waits until mesh-health says that `primary` serves and Nginx confirmed it.
-async fn wait_for_primary(lab: &Lab, primary: &BrokerId) {
-    let what = format!("{primary} to be the confirmed primary");
-    let condition = async || match status(lab).await? {
-        now if now.primary == *primary && now.balancer.confirmed => Ok(()),
-        now => Err(format!("{}, balancer {:?}", now.primary, now.balancer)),
-    };
-    wait_until(&what, 15 * SECOND, condition).await.unwrap();
-}
-
-/// Connects `count` clients through Nginx and returns the broker that each of them is on, found by its log.
-async fn who_serves(lab: &Lab, count: usize, name: &str) -> Vec<BrokerId> {
-    let mut clients: Vec<(String, Connection)> = Vec::new();
-    for number in 0..count {
-        let client_id = format!("{name}-{number}-");
-        let identity = Identity {
-            client_id: client_id.clone(),
-            login: None,
-            keep_alive_s: 60,
-        };
-        let connection = open_within(lab.balancer(), &identity, 5 * SECOND).await;
-        clients.push((client_id, connection.unwrap()));
-    }
-    let logged = async || {
-        let logs = ids(lab).into_iter().map(|id| {
-            let log = lab.log_dir(id.as_str()).join("mosquitto.log");
-            (id, std::fs::read_to_string(log).unwrap_or_default())
-        });
-        let logs: Vec<(BrokerId, String)> = logs.collect();
-        let serves = |(client_id, _): &(String, Connection)| {
-            let line = format!(" as {client_id} (");
-            logs.iter()
-                .find(|(_, log)| log.contains(&line))
-                .map(|(id, _)| id.clone())
-        };
-        clients
-            .iter()
-            .map(serves)
-            .collect::<Option<Vec<_>>>()
-            .ok_or("a client is in no broker's log")
-    };
-    wait_until("every client in a broker's log", 5 * SECOND, logged)
-        .await
-        .unwrap()
 }
 
 #[tokio::test]
@@ -109,48 +41,6 @@ async fn without_mesh_health_nginx_takes_the_brokers_in_order() {
         "the first backup is back and serves: {serving:?}"
     );
     lab.stop().await.unwrap();
-}
-
-/// What a client saw that connects, publishes one QoS 1 message and disconnects, again and again.
-struct Served {
-    /// Messages that were acknowledged.
-    acknowledged: u64,
-    /// The longest time between two acknowledgements.
-    longest_gap: Duration,
-}
-
-/// Connects and publishes through Nginx until `stop` completes, trying again 10 ms after a failure.
-async fn publish_in_a_loop(balancer: SocketAddr, topic: &str, stop: impl Future<Output = ()>) -> Served {
-    let mut served = Served {
-        acknowledged: 0,
-        longest_gap: Duration::ZERO,
-    };
-    let mut last = Instant::now();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let one = async {
-            let mut publisher = Publisher::connect(balancer, "looping").await?;
-            let publication = Publication {
-                topic: topic.to_owned(),
-                qos: QoS::AtLeastOnce,
-                payload: 32,
-                messages: 1,
-                pace: Pace::Window(1),
-            };
-            publisher.run(&publication).await
-        };
-        let outcome = tokio::select! {
-            () = &mut stop => return served,
-            outcome = tokio::time::timeout(SECOND / 4, one) => outcome,
-        };
-        if matches!(outcome, Ok(Ok(()))) {
-            served.acknowledged += 1;
-            served.longest_gap = served.longest_gap.max(last.elapsed());
-            last = Instant::now();
-        } else {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
 }
 
 /// Has a client publish in a loop through Nginx while `fault` strikes the primary, until the next broker is the
@@ -229,6 +119,91 @@ async fn a_hung_primary_is_replaced_under_a_client() {
     assert_eq!(
         now.primary, brokers[1],
         "a primary that comes back to its senses does not take over again"
+    );
+    lab.stop().await.unwrap();
+}
+
+/// mesh-health stands still while its primary dies and returns, so nobody is refused but clients: Nginx has sent them
+/// to the first backup, and will for an hour.
+#[tokio::test]
+async fn a_primary_that_restarts_faster_than_it_is_noticed_is_left_where_clients_have_left_it() {
+    let lab = lab(true, "[health]\nrecovery_time = \"1s\"\n").await;
+    let brokers = ids(&lab);
+    let restart = async {
+        lab.hang("mesh-health").await?;
+        lab.kill(brokers[0].as_str()).await?;
+        // Until a client was refused: Nginx sends it, and all after it, to the next broker.
+        assert_eq!(who_serves(&lab, 1, "refused").await, [brokers[1].clone()]);
+        lab.restart(brokers[0].as_str()).await?;
+        assert_eq!(who_serves(&lab, 1, "avoiding").await, [brokers[1].clone()]);
+        lab.resume("mesh-health").await
+    };
+    let (served, _) = looped_through(&lab, restart).await;
+    assert!(served.longest_gap < SECOND, "not after {:?}", served.longest_gap);
+    let serving = who_serves(&lab, 20, "after").await;
+    assert!(
+        serving.iter().all(|id| *id == brokers[1]),
+        "plan and Nginx agree: {serving:?}"
+    );
+    let told = incidents(&lab).await.unwrap().incidents;
+    let reason = told.iter().find(|i| i.broker.as_ref() == Some(&brokers[0]));
+    assert_eq!(
+        reason.unwrap().reason.as_deref(),
+        Some("it was started again"),
+        "{told:?}"
+    );
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn somebody_who_throws_the_probe_out_causes_no_switch() {
+    let lab = lab(true, "").await;
+    let broker = &ids(&lab)[0];
+    let before = status(&lab).await.unwrap();
+    let log = lab.log_dir(broker.as_str()).join("mosquitto.log");
+    let sessions = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines = text.lines().filter(|line| line.contains("New client connected"));
+        let ids = lines.filter_map(|line| line.split(" as ").nth(1)?.split(' ').next().map(str::to_owned));
+        ids.filter(|id| id.starts_with(&format!("{}probe.", names::CLIENT_ID_PREFIX)))
+            .collect::<Vec<_>>()
+    };
+    for _ in 0..5 {
+        let seen = sessions();
+        let probe = Identity {
+            client_id: seen.last().unwrap().clone(),
+            login: Some((names::HEALTH_USER.to_owned(), lab.secrets().health.clone())),
+            keep_alive_s: 60,
+        };
+        let mut thief = open_within(lab.broker(broker), &probe, 5 * SECOND).await.unwrap();
+        // It takes its session back.
+        let ended = tokio::time::timeout(5 * SECOND, thief.receive()).await.unwrap();
+        assert!(matches!(
+            ended,
+            Err(MqttError::Disconnected(_) | MqttError::Closed | MqttError::Io(_))
+        ));
+        let back = async || match sessions().len() {
+            count if count >= seen.len() + 2 => Ok(()),
+            count => Err(format!("{count} sessions, {} before", seen.len())),
+        };
+        wait_until("the probe to be back", 5 * SECOND, back)
+            .await
+            .unwrap();
+    }
+    // By then the number of the start was told again, and the broker has answered.
+    let told_since = async || match status(&lab).await? {
+        now if now.at.duration_since(before.at).as_secs() >= 2 => Ok(now),
+        _ => Err("too early".to_owned()),
+    };
+    let now = wait_until("two more seconds", 10 * SECOND, told_since)
+        .await
+        .unwrap();
+    assert_eq!((now.primary, now.generation), (before.primary, before.generation));
+    assert_eq!(now.brokers[0].health, HealthStatus::Healthy);
+    let of_brokers = incidents(&lab).await.unwrap().incidents;
+    assert!(
+        of_brokers.iter().all(|incident| incident.broker.is_none()),
+        "{of_brokers:?}"
     );
     lab.stop().await.unwrap();
 }

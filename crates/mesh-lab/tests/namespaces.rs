@@ -1,21 +1,28 @@
 //! A lab in network namespaces. Needs root on Linux and says so where it is skipped.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::clients::incidents;
 use mesh_lab::{Lab, LabError, LabOptions, Net, wait_until};
-use mesh_model::{BrokerId, names};
+use mesh_model::{BrokerId, Incident, IncidentKind, IncidentPhase, names};
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::{Connection, Identity, Packet, open_within, publish};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn lab(brokers: usize) -> Option<Lab> {
+    lab_with(brokers, false).await
+}
+
+async fn lab_with(brokers: usize, health: bool) -> Option<Lab> {
     let options = LabOptions {
         brokers,
-        health: false,
+        health,
         net: Net::Namespaces,
         progress: Some(Arc::new(|line| eprintln!("lab: {line}"))),
         ..LabOptions::default()
@@ -118,6 +125,43 @@ async fn two_brokers_are_cut_off_from_each_other_only() {
     })
     .await
     .unwrap();
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_link_is_an_incident_until_it_is_mended() {
+    let Some(lab) = lab_with(3, true).await else {
+        return;
+    };
+    let phases = async |wanted: &[IncidentPhase]| {
+        let told = async || {
+            let list = incidents(&lab).await?.incidents;
+            let link = |i: &&Incident| i.from == Some(id("broker1")) && i.to == Some(id("broker2"));
+            let incident = list.iter().filter(|i| i.kind == IncidentKind::Link).find(link);
+            let steps: Vec<_> = incident
+                .iter()
+                .flat_map(|i| &i.phases)
+                .map(|step| step.phase)
+                .collect();
+            if steps == wanted {
+                Ok(())
+            } else {
+                Err(format!("{list:?}"))
+            }
+        };
+        wait_until("the steps of the incident", 30 * SECOND, told)
+            .await
+            .unwrap();
+    };
+    lab.cut(&id("broker1"), Some(&id("broker2"))).await.unwrap();
+    phases(&[IncidentPhase::FirstSign, IncidentPhase::Confirmed]).await;
+    lab.heal(&id("broker1"), Some(&id("broker2"))).await.unwrap();
+    phases(&[
+        IncidentPhase::FirstSign,
+        IncidentPhase::Confirmed,
+        IncidentPhase::Recovered,
+    ])
+    .await;
     lab.stop().await.unwrap();
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::spelled;
 use crate::ids::BrokerId;
+use crate::incident::IncidentPhase;
 
 /// The names of the fields that events and log lines share.
 pub mod field {
@@ -20,6 +21,8 @@ pub mod field {
     pub const GENERATION: &str = "generation";
     /// The id of an incident.
     pub const INCIDENT: &str = "incident";
+    /// The step that an incident has reached.
+    pub const PHASE: &str = "phase";
     /// How long it took, in milliseconds.
     pub const ELAPSED_MS: &str = "elapsed_ms";
     /// Why, in a few words.
@@ -73,6 +76,8 @@ spelled! {
         BalancerRejected = "balancer.rejected",
         /// The balancer runs the wanted plan again.
         BalancerRestored = "balancer.restored",
+        /// An incident went one step further.
+        IncidentStep = "incident.step",
         /// A client connected.
         ClientConnected = "client.connected",
         /// A client's connection ended.
@@ -106,6 +111,9 @@ pub struct Event {
     /// The incident that it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,
+    /// The step that the incident has reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<IncidentPhase>,
     /// How long it took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_ms: Option<f64>,
@@ -125,6 +133,7 @@ impl Event {
             to: None,
             generation: None,
             incident: None,
+            phase: None,
             elapsed_ms: None,
             reason: None,
         }

@@ -1,4 +1,4 @@
-//! A fault of a broker, from its first sign to its end, and how long each step took.
+//! A fault of a broker, a link or the balancer, from its first sign to its end, and how long each step took.
 
 use std::fmt;
 
@@ -9,13 +9,28 @@ use crate::health::spelled;
 use crate::ids::BrokerId;
 
 spelled! {
-    /// A step on the way from a fault to its end. A standby's fault has only the first two and the last.
+    /// What failed.
+    IncidentKind {
+        /// A broker died or hung.
+        Broker = "broker",
+        /// Messages did not pass between two healthy brokers.
+        Link = "link",
+        /// The balancer died, was started again, or refused a plan.
+        Balancer = "balancer",
+    }
+}
+
+spelled! {
+    /// A step on the way from a fault to its end.
+    ///
+    /// All faults have the first two and the last. Those of the primary have what lies between but for
+    /// [`Self::Answering`], which only those of the balancer have.
     IncidentPhase {
-        /// The last answer before the silence, or the first thing that went wrong.
+        /// The last moment at which all was well, or the first thing that went wrong.
         FirstSign = "first_sign",
-        /// The broker is taken to be dead.
+        /// The broker is taken to be dead, the link to be down, the balancer not to do as it is told.
         Confirmed = "confirmed",
-        /// A plan without it as primary is in place, and Nginx was told to read it.
+        /// A plan without the broker as primary is in place, and Nginx was told to read it.
         PlanInstalled = "plan_installed",
         /// Nginx answers that it runs the plan.
         GenerationConfirmed = "generation_confirmed",
@@ -25,21 +40,27 @@ spelled! {
         SessionsCut = "sessions_cut",
         /// A client is connected to the new primary.
         FirstClientBack = "first_client_back",
-        /// The broker is healthy again.
+        /// Nginx answers, with the last good plan or a newer one, so clients are served.
+        Answering = "answering",
+        /// The broker is healthy, messages pass, or the balancer runs the wanted plan.
         Recovered = "recovered",
     }
 }
 
-/// One fault of one broker.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     /// Its name, which no other incident has.
     pub id: String,
-    /// The broker that failed.
-    pub broker: BrokerId,
-    /// Where its clients were sent, if it was the primary.
+    /// What failed.
+    pub kind: IncidentKind,
+    /// The broker that failed, if it was one.
+    pub broker: Option<BrokerId>,
+    /// The sending end of the link that failed, if it was one.
+    pub from: Option<BrokerId>,
+    /// The receiving end of the link, or the broker that the clients of a failed primary were sent to.
     pub to: Option<BrokerId>,
-    /// The generation of the plan that did so.
+    /// The generation of the plan that sent clients elsewhere, or that the balancer did not run.
     pub generation: Option<u64>,
     /// What was wrong, in a few words.
     pub reason: Option<String>,

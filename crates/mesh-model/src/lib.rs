@@ -16,7 +16,7 @@ pub mod topology;
 pub use event::{Event, EventName};
 pub use health::{AdminState, HealthStatus, LinkState, MeshState, Role};
 pub use ids::{BrokerId, InvalidBrokerId};
-pub use incident::{Incident, IncidentList, IncidentPhase, IncidentStep};
+pub use incident::{Incident, IncidentKind, IncidentList, IncidentPhase, IncidentStep};
 pub use plan::Plan;
 pub use snapshot::{BalancerSnapshot, BrokerSnapshot, LinkSnapshot, RetainedSnapshot, Snapshot};
 pub use topology::{Broker, Link, Topology, TopologyError};

@@ -41,8 +41,27 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, WriteError
     Ok(true)
 }
 
+/// Removes the temporary files that killed writers of `path` left behind.
+///
+/// # Errors
+///
+/// The first that cannot be removed.
+pub fn tidy(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Ok(entries) = std::fs::read_dir(folder_of(path)) else {
+        // Without a folder nothing was left in it.
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        if is_temporary(&entry.file_name(), &name) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether `name` is that of a temporary file for the target `of`, as a killed writer leaves one behind.
-pub fn is_temporary(name: &OsStr, of: &str) -> bool {
+fn is_temporary(name: &OsStr, of: &str) -> bool {
     let name = name.to_string_lossy();
     let inner = name.strip_prefix(&temporary_prefix(of));
     let process = inner.and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
@@ -54,10 +73,7 @@ fn temporary_prefix(name: &str) -> String {
 }
 
 fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::other("the path names no file"))?;
@@ -70,6 +86,13 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
         return Err(error);
     }
     File::open(folder)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn write_synced(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
@@ -114,6 +137,14 @@ mod tests {
         let is = |name: &str| is_temporary(OsStr::new(name), "upstream.conf");
         assert!(is(&format!(".upstream.conf.{}.tmp", std::process::id())));
         assert!(!is("upstream.conf") && !is(".upstream.conf.swp.tmp") && !is(".nginx.conf.12.tmp"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upstream.conf");
+        for name in [".upstream.conf.12.tmp", "upstream.conf", ".nginx.conf.12.tmp"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        tidy(&path).unwrap();
+        assert!(!folder.path().join(".upstream.conf.12.tmp").exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Guarantees: a broker that was never heard is `unknown` until its first whole round trip, or dead after
 //! `dead_after`; silence below `dead_after` has no consequence; a closed session means nothing until a fresh
-//! connection was refused; a broker that died owes answers and time before it is healthy, twice as much time for
-//! each further death within `flap_window`.
+//! connection was refused, or the broker tells that it was started again; a broker that died owes answers and time
+//! before it is healthy, twice as much time for each further death within `flap_window`.
 
 use std::time::Duration;
 
@@ -28,6 +28,18 @@ pub enum Sign {
     Trouble(String),
     /// The broker closed the probe's session. Only a fresh connection tells what that means.
     SessionEnded,
+    /// The broker's plugin told the number of its start. Another number than before means that the broker died, even
+    /// if nobody was refused: Nginx may have noticed.
+    Boot(u64),
+}
+
+/// What is to be known of a broker after a restart of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Past {
+    /// The number of the start that was last told.
+    pub boot: Option<u64>,
+    /// The deaths of late.
+    pub deaths: Vec<Moment>,
 }
 
 /// The belief about one broker.
@@ -45,7 +57,15 @@ pub struct BrokerHealth {
     answers: u64,
     round_trip: bool,
     recovery_time: Duration,
-    deaths: Vec<Moment>,
+    past: Past,
+    /// The death of this start was noticed, so the next number tells nothing new.
+    buried: bool,
+    /// Whether the session on which the number was told goes on, so that who answers there is the same start.
+    same_session: bool,
+    /// It was started again while nobody watched it.
+    reborn: bool,
+    /// It is dead, but only because the one that answers now is another start.
+    back: bool,
 }
 
 impl BrokerHealth {
@@ -64,8 +84,32 @@ impl BrokerHealth {
             answers: 0,
             round_trip: false,
             recovery_time: Duration::ZERO,
-            deaths: Vec::new(),
+            past: Past::default(),
+            buried: false,
+            same_session: false,
+            reborn: false,
+            back: false,
         }
+    }
+
+    /// Goes on with what was known before the daemon was restarted.
+    pub fn recall(&mut self, past: Past) {
+        self.past = past;
+    }
+
+    /// What is to be known after the next restart.
+    pub fn past(&self) -> Past {
+        self.past.clone()
+    }
+
+    /// Whether it was started again while nobody watched it. Says so once.
+    pub fn take_reborn(&mut self) -> bool {
+        std::mem::take(&mut self.reborn)
+    }
+
+    /// Whether it died and is there again, but has not answered since.
+    pub fn is_back(&self) -> bool {
+        self.back
     }
 
     /// What is believed.
@@ -108,6 +152,7 @@ impl BrokerHealth {
         match sign {
             Sign::Answer { rtt } => {
                 self.rtt = Some(rtt);
+                self.buried &= !self.same_session;
                 self.hear(now);
                 self.answers += 1;
                 self.after_answer(now, rules)
@@ -127,8 +172,35 @@ impl BrokerHealth {
                 None
             }
             Sign::SessionEnded => {
+                self.same_session = false;
                 self.first_sign.get_or_insert(now);
                 None
+            }
+            Sign::Boot(boot) => self.booted(boot, now, rules),
+        }
+    }
+
+    fn booted(&mut self, boot: u64, now: Moment, rules: &Health) -> Option<HealthStatus> {
+        self.same_session = true;
+        let before = self.past.boot.replace(boot);
+        let is_new = before.is_some_and(|before| before != boot);
+        if std::mem::take(&mut self.buried) || !is_new {
+            return None;
+        }
+        match self.status {
+            HealthStatus::Dead => None,
+            HealthStatus::Unknown => {
+                self.reborn = true;
+                None
+            }
+            _ => {
+                self.first_sign.get_or_insert(now);
+                let reason = "it was started again".to_owned();
+                let died = self.die(reason, now, rules);
+                // Told by the new start itself, whose number is known now.
+                self.buried = false;
+                self.back = true;
+                Some(died)
             }
         }
     }
@@ -211,8 +283,9 @@ impl BrokerHealth {
 
     /// The recovery time, doubled for each death but the first within the flap window.
     fn owed_time(&mut self, now: Moment, rules: &Health) -> Duration {
-        self.deaths.retain(|death| now.since(*death) < rules.flap_window);
-        let flaps = u32::try_from(self.deaths.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let deaths = &mut self.past.deaths;
+        deaths.retain(|death| now.since(*death) < rules.flap_window);
+        let flaps = u32::try_from(deaths.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let factor = 1u32.checked_shl(flaps).unwrap_or(u32::MAX);
         rules
             .recovery_time
@@ -223,9 +296,11 @@ impl BrokerHealth {
     fn die(&mut self, reason: String, now: Moment, rules: &Health) -> HealthStatus {
         // A broker that was not there when we started has not flapped.
         if self.status != HealthStatus::Unknown {
-            self.deaths.retain(|death| now.since(*death) < rules.flap_window);
-            self.deaths.push(now);
+            let deaths = &mut self.past.deaths;
+            deaths.retain(|death| now.since(*death) < rules.flap_window);
+            deaths.push(now);
         }
+        self.buried = true;
         self.rtt = None;
         self.answering_since = None;
         self.proved = None;
@@ -234,6 +309,7 @@ impl BrokerHealth {
 
     fn turn(&mut self, status: HealthStatus, reason: Option<String>, now: Moment) -> HealthStatus {
         self.status = status;
+        self.back = false;
         self.since = now;
         self.reason = reason;
         status

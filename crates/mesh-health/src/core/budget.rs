@@ -13,6 +13,16 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// With the switches that were taken before the daemon was restarted.
+    pub fn recalled(taken: Vec<Moment>) -> Self {
+        Self { taken }
+    }
+
+    /// When the switches of late were taken.
+    pub fn taken(&self) -> &[Moment] {
+        &self.taken
+    }
+
     /// Takes one switch, if there were fewer than `most` within `window`; else tells when there will be one.
     pub fn take(&mut self, most: u64, window: Duration, now: Moment) -> Result<(), Moment> {
         self.taken.retain(|then| now.since(*then) < window);

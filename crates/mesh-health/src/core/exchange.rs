@@ -1,11 +1,11 @@
 //! What goes into the core, and what comes out.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh_model::{AdminState, BrokerId, EventName, IncidentPhase, Plan};
+use mesh_model::{BrokerId, EventName, IncidentPhase, Plan};
 
 use super::broker::Sign;
+use super::memory::Memory;
 use super::readings::Reading;
 use super::rollout::{Found, Look, Outcome};
 
@@ -81,19 +81,8 @@ pub enum Command {
         /// At most this many; all if it is `None`.
         at_most: Option<u32>,
     },
-    /// Keep what the operator wants, for the next start of the daemon.
-    Remember(BTreeMap<BrokerId, AdminState>),
-    /// An incident went one step further.
-    Step {
-        /// The number of the incident.
-        incident: u64,
-        /// The broker that failed.
-        broker: BrokerId,
-        /// The step.
-        phase: IncidentPhase,
-        /// The time since the first sign.
-        elapsed: Duration,
-    },
+    /// Keep this for the next start of the daemon, before any plan that comes after it.
+    Remember(Box<Memory>),
     /// Tell everyone.
     Emit(Occurrence),
 }
@@ -113,6 +102,8 @@ pub struct Occurrence {
     pub generation: Option<u64>,
     /// The number of the incident that it is part of.
     pub incident: Option<u64>,
+    /// The step that the incident has reached.
+    pub phase: Option<IncidentPhase>,
     /// How long it took.
     pub elapsed: Option<Duration>,
     /// Why.
@@ -128,6 +119,7 @@ impl Occurrence {
             to: None,
             generation: None,
             incident: None,
+            phase: None,
             elapsed: None,
             reason: None,
         }

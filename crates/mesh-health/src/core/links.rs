@@ -33,6 +33,17 @@ impl LinkHealth {
     }
 }
 
+/// A link whose state changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Which.
+    pub link: Link,
+    /// Its state now.
+    pub state: LinkState,
+    /// When all was last well: a canary arrived, or else both ends came to be healthy.
+    pub last: Moment,
+}
+
 /// All links.
 #[derive(Debug, Clone)]
 pub struct Links {
@@ -73,13 +84,13 @@ impl Links {
         }
     }
 
-    /// Judges every link anew. Returns those whose state changed, with the state before.
+    /// Judges every link anew. Returns those whose state changed.
     pub fn judge(
         &mut self,
         status: impl Fn(&BrokerId) -> HealthStatus,
         now: Moment,
         rules: &Health,
-    ) -> Vec<(Link, LinkState, LinkState)> {
+    ) -> Vec<Turn> {
         self.judged = now;
         let echo_age = rules.canary_interval * 3 / 2;
         let echoes = &self.echoes;
@@ -110,8 +121,14 @@ impl Links {
                 LinkState::Unknown
             };
             if state != health.state {
-                changes.push((link.clone(), health.state, state));
                 health.state = state;
+                // An older canary may have come before one of the ends died.
+                let last = health.arrived.max(health.ready_since).unwrap_or(now);
+                changes.push(Turn {
+                    link: link.clone(),
+                    state,
+                    last,
+                });
             }
         }
         changes

@@ -7,7 +7,8 @@
 //! Invariants: there is exactly one wanted plan, with one primary; nothing is installed before the running plan
 //! was adopted; a healthy, enabled primary is replaced only by a failback or because the operator says so; a dead
 //! one is replaced as soon as somebody can take over; no two plans share a generation; no session is closed but
-//! of a broker that was demoted, is dead, or shall not serve.
+//! of a broker that was demoted, is dead, or shall not serve; what must survive a restart is told before the plan
+//! that follows from it.
 
 pub mod broker;
 mod budget;
@@ -15,6 +16,7 @@ pub mod election;
 mod exchange;
 pub mod incident;
 pub mod links;
+pub mod memory;
 mod moment;
 mod moves;
 mod operator;
@@ -29,19 +31,21 @@ use mesh_model::{AdminState, BrokerId, EventName, HealthStatus, IncidentPhase, L
 use mesh_runtime::config::Health;
 
 pub use exchange::{Closed, Command, Input, Occurrence};
-pub use incident::Incident;
+pub use incident::{Incident, Subject};
+pub use memory::Memory;
 pub use moment::Moment;
 pub use operator::{Granted, Refusal, Request};
 pub use view::{BrokerView, LinkView, View};
 
-use broker::BrokerHealth;
+use broker::{BrokerHealth, Sign};
 use budget::Budget;
 use election::Candidate;
 use incident::{Incidents, Step};
 use links::Links;
+use links::Turn;
 use moves::Moves;
 use readings::Readings;
-use rollout::{Rollout, RolloutChange};
+use rollout::{Outcome, Rollout, RolloutChange};
 use switch::Switch;
 
 /// The state of the mesh, as far as it is known, and what follows from it.
@@ -57,7 +61,7 @@ pub struct Core {
     switch: Option<Switch>,
     /// Nobody can take over, and that was said.
     blocked: bool,
-    /// The primary died and nobody has taken over yet, so Nginx may be avoiding it.
+    /// The primary died since Nginx was last told to reload, so Nginx may be avoiding it.
     avoided: bool,
     /// Since when somebody could take over in need.
     in_need: Option<Moment>,
@@ -69,7 +73,13 @@ pub struct Core {
     /// A failback is held back, and that was said.
     pinned: bool,
     failback_due: Option<Moment>,
+    /// Where the operator wants clients to be sent back to, until they are.
+    failback_to: Option<BrokerId>,
     incidents: Incidents,
+    /// What was last told to be kept.
+    remembered: Memory,
+    /// Something of it may have changed.
+    unsaved: bool,
     commands: VecDeque<Command>,
 }
 
@@ -77,7 +87,7 @@ impl Core {
     /// A core that knows nothing yet. `first` is the plan of a fresh deployment.
     pub fn new(topology: Topology, rules: Health, first: Plan, now: Moment) -> Self {
         let of_each = |id: &BrokerId| (id.clone(), BrokerHealth::new(now));
-        Self {
+        let mut core = Self {
             brokers: topology.ids().map(of_each).collect(),
             admin: topology
                 .ids()
@@ -99,21 +109,16 @@ impl Core {
             budget: Budget::default(),
             pinned: false,
             failback_due: None,
+            failback_to: None,
             incidents: Incidents::default(),
+            remembered: Memory::default(),
+            unsaved: false,
             commands: VecDeque::new(),
             rules,
             topology,
-        }
-    }
-
-    /// The same with what the operator wanted before the daemon was restarted; unknown brokers are passed over.
-    pub fn with_admin(mut self, wanted: BTreeMap<BrokerId, AdminState>) -> Self {
-        for (id, wanted) in wanted {
-            if let Some(admin) = self.admin.get_mut(&id) {
-                *admin = wanted;
-            }
-        }
-        self
+        };
+        core.remembered = core.memory();
+        core
     }
 
     /// The incidents of late, the oldest first.
@@ -123,14 +128,22 @@ impl Core {
 
     /// Takes in what happened, at `now`.
     pub fn handle(&mut self, input: Input, now: Moment) {
+        self.take(input, now);
+        self.remember();
+    }
+
+    fn take(&mut self, input: Input, now: Moment) {
         match input {
             Input::Probe(id, sign) => {
-                let change = self
-                    .brokers
-                    .get_mut(&id)
-                    .and_then(|b| b.sign(sign, now, &self.rules));
-                if let Some(status) = change {
+                let Some(broker) = self.brokers.get_mut(&id) else {
+                    return;
+                };
+                let is_news = matches!(sign, Sign::Boot(boot) if broker.past().boot != Some(boot));
+                self.unsaved |= is_news;
+                if let Some(status) = broker.sign(sign, now, &self.rules) {
                     self.broker_turned(&id, status, now);
+                } else if is_news {
+                    self.settle(now);
                 }
             }
             Input::Canary { from, to, latency } => self.links.arrived(from, to, latency, now),
@@ -154,20 +167,35 @@ impl Core {
                 self.settle(now);
             }
             Input::Installed(generation, outcome) => {
+                if matches!(outcome, Outcome::Written(_)) {
+                    self.forget_avoided();
+                }
                 let changes = self.rollout.installed(generation, outcome, now);
-                self.rollout_changed(changes);
+                self.rollout_changed(changes, now);
                 self.settle(now);
             }
             Input::Looked(look) => {
+                let answers = look.answer.is_ok();
+                if look.unreachable.is_some() {
+                    self.forget_avoided();
+                }
                 let changes = self.rollout.looked(look, now);
-                self.rollout_changed(changes);
+                self.rollout_changed(changes, now);
+                if answers {
+                    self.balancer_reached(IncidentPhase::Answering, now);
+                }
                 self.settle(now);
             }
             Input::Reloaded(generation) => {
+                // Nginx begins anew with nobody to avoid, unless it finds a new reason.
+                let primary = self.rollout.installing().map(|plan| &plan.primary);
+                let primary = primary.and_then(|id| self.brokers.get(id));
+                self.avoided = primary.is_some_and(|broker| broker.status() == HealthStatus::Dead);
+                self.unsaved = true;
                 let steps = self
                     .incidents
                     .reach(IncidentPhase::PlanInstalled, now, |incident| {
-                        incident.generation.is_some_and(|own| own <= generation)
+                        incident.to.is_some() && incident.generation.is_some_and(|own| own <= generation)
                     });
                 self.tell(steps);
             }
@@ -221,11 +249,17 @@ impl Core {
             self.judge_links(now);
         }
         self.settle(now);
+        self.remember();
     }
 
     /// The next thing to do, in order.
     pub fn next_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
+    }
+
+    /// Nginx does not run, or was started again: it avoids nobody.
+    fn forget_avoided(&mut self) {
+        self.unsaved |= std::mem::take(&mut self.avoided);
     }
 
     fn broker_turned(&mut self, id: &BrokerId, status: HealthStatus, now: Moment) {
@@ -246,12 +280,13 @@ impl Core {
             let steps = self.incidents.died(id, reason, first_sign, is_primary, now);
             self.tell(steps);
         }
-        occurrence.incident = self.incidents.open(id).map(|incident| incident.number);
+        self.unsaved = true;
+        occurrence.incident = self.incidents.of_broker(id).map(|incident| incident.number);
         self.emit(occurrence);
         if status == HealthStatus::Healthy {
             let steps = self
                 .incidents
-                .reach(IncidentPhase::Recovered, now, |i| i.broker == *id);
+                .reach(IncidentPhase::Recovered, now, |i| i.is_of(id));
             self.tell(steps);
         }
         self.judge_links(now);
@@ -261,37 +296,70 @@ impl Core {
     fn judge_links(&mut self, now: Moment) {
         let brokers = &self.brokers;
         let status = |id: &BrokerId| brokers[id].status();
-        for (link, before, state) in self.links.judge(status, now, &self.rules) {
-            let name = match (before, state) {
-                (_, LinkState::Down) => EventName::LinkDown,
-                (LinkState::Down, LinkState::Up) => EventName::LinkUp,
+        for Turn { link, state, last } in self.links.judge(status, now, &self.rules) {
+            let subject = Subject::Link(link.clone());
+            let incident = self.incidents.open(&subject).map(|open| open.number);
+            let name = match (state, incident) {
+                (LinkState::Down, _) => EventName::LinkDown,
+                (LinkState::Up, Some(_)) => EventName::LinkUp,
                 _ => continue,
             };
             let mut occurrence = Occurrence::new(name);
             occurrence.from = Some(link.from);
             occurrence.to = Some(link.to);
-            occurrence.reason = (state == LinkState::Down).then(|| {
-                format!(
-                    "no canary for {:.1?} though both ends are healthy",
-                    self.rules.link_down_after
-                )
-            });
-            self.emit(occurrence);
+            occurrence.incident = incident;
+            if state == LinkState::Down {
+                let silence = self.rules.link_down_after;
+                let reason = format!("no canary for {silence:.1?} though both ends are healthy");
+                let steps = self
+                    .incidents
+                    .failed(subject.clone(), None, Some(&reason), last, now);
+                occurrence.incident = self.incidents.open(&subject).map(|open| open.number);
+                occurrence.reason = Some(reason);
+                self.tell(steps);
+                self.emit(occurrence);
+            } else {
+                self.emit(occurrence);
+                let recovered = IncidentPhase::Recovered;
+                let steps = self.incidents.reach(recovered, now, |i| i.subject == subject);
+                self.tell(steps);
+            }
         }
     }
 
-    fn rollout_changed(&mut self, changes: Vec<RolloutChange>) {
+    fn rollout_changed(&mut self, changes: Vec<RolloutChange>, now: Moment) {
         for change in changes {
+            let generation = Some(self.rollout.wanted().generation);
             let (name, reason) = match change {
                 RolloutChange::Confirmed => continue,
                 RolloutChange::Rejected(reason) => (EventName::BalancerRejected, Some(reason)),
                 RolloutChange::Restored => (EventName::BalancerRestored, None),
             };
+            if let Some(reason) = &reason {
+                let (subject, well) = (Subject::Balancer, self.rollout.well_at());
+                let steps = self
+                    .incidents
+                    .failed(subject, generation, Some(reason), well, now);
+                self.tell(steps);
+            }
             let mut occurrence = Occurrence::new(name);
-            occurrence.generation = Some(self.rollout.wanted().generation);
+            occurrence.generation = generation;
+            occurrence.incident = self.incidents.open(&Subject::Balancer).map(|open| open.number);
             occurrence.reason = reason;
             self.emit(occurrence);
         }
+        if self.rollout.is_confirmed() && self.rollout.error().is_none() {
+            // Also of an incident that a predecessor has left open.
+            self.balancer_reached(IncidentPhase::Answering, now);
+            self.balancer_reached(IncidentPhase::Recovered, now);
+        }
+    }
+
+    fn balancer_reached(&mut self, phase: IncidentPhase, now: Moment) {
+        let steps = self
+            .incidents
+            .reach(phase, now, |i| i.subject == Subject::Balancer);
+        self.tell(steps);
     }
 
     fn candidates(&self) -> BTreeMap<BrokerId, Candidate> {
@@ -321,13 +389,21 @@ impl Core {
     }
 
     fn tell(&mut self, steps: Vec<Step>) {
-        for (incident, broker, phase, elapsed) in steps {
-            self.commands.push_back(Command::Step {
-                incident,
-                broker,
-                phase,
-                elapsed,
-            });
+        for (incident, subject, phase, elapsed) in steps {
+            self.unsaved = true;
+            let mut occurrence = Occurrence::new(EventName::IncidentStep);
+            match subject {
+                Subject::Broker(broker) => occurrence.broker = Some(broker),
+                Subject::Link(link) => {
+                    occurrence.from = Some(link.from);
+                    occurrence.to = Some(link.to);
+                }
+                Subject::Balancer => {}
+            }
+            occurrence.incident = Some(incident);
+            occurrence.phase = Some(phase);
+            occurrence.elapsed = Some(elapsed);
+            self.emit(occurrence);
         }
     }
 

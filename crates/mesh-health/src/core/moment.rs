@@ -1,9 +1,10 @@
-//! Time as the core knows it: how long ago the daemon started.
+//! Time as the core knows it: how long after the oldest that the daemon remembers.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// An instant of the daemon's own monotonic clock, counted from its start.
+/// An instant of the daemon's own monotonic clock, counted from the oldest moment that it remembers; without a
+/// memory that is its start.
 ///
 /// The core never asks for it: every input comes with the moment at which it is handled. Wall-clock times are
 /// added by the shell, where something leaves the program.
@@ -11,15 +12,15 @@ use std::time::Duration;
 pub struct Moment(Duration);
 
 impl Moment {
-    /// When the daemon started.
+    /// The oldest moment.
     pub const START: Self = Self(Duration::ZERO);
 
-    /// The moment `elapsed` after the start.
+    /// The moment `elapsed` after [`Self::START`].
     pub const fn after_start(elapsed: Duration) -> Self {
         Self(elapsed)
     }
 
-    /// The time since the start.
+    /// The time since [`Self::START`].
     pub const fn elapsed(self) -> Duration {
         self.0
     }

@@ -3,7 +3,7 @@
 use mesh_model::{AdminState, BrokerId, EventName, HealthStatus};
 
 use super::switch::Kind;
-use super::{Command, Core, Moment, Occurrence};
+use super::{Core, Moment, Occurrence};
 
 /// Something that the operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,12 @@ impl Core {
     ///
     /// [`Refusal`]; nothing has changed then.
     pub fn request(&mut self, request: Request, now: Moment) -> Result<Granted, Refusal> {
+        let result = self.grant(request, now);
+        self.remember();
+        result
+    }
+
+    fn grant(&mut self, request: Request, now: Moment) -> Result<Granted, Refusal> {
         match request {
             Request::Admin {
                 broker,
@@ -97,7 +103,7 @@ impl Core {
             return Err(Refusal::LastEligible(broker));
         }
         self.admin.insert(broker.clone(), wanted);
-        self.commands.push_back(Command::Remember(self.admin.clone()));
+        self.unsaved = true;
         let mut occurrence = Occurrence::new(match wanted {
             AdminState::Enabled => EventName::BrokerEnabled,
             AdminState::Draining => EventName::BrokerDraining,
@@ -132,6 +138,7 @@ impl Core {
         };
         let reason = "the operator asked for it".to_owned();
         let generation = self.switch_to(to.clone(), Kind::Failback, reason, &candidates, now);
+        self.failback_to = Some(to.clone());
         self.settle(now);
         Ok(Granted::Failback { from, to, generation })
     }

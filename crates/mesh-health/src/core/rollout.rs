@@ -71,6 +71,8 @@ pub struct Rollout {
     failures: u32,
     retry_at: Moment,
     error: Option<String>,
+    /// When the balancer last did as it was told, or was told something new.
+    well_at: Moment,
     old_workers: Option<u32>,
 }
 
@@ -88,6 +90,7 @@ impl Rollout {
             failures: 0,
             retry_at: Moment::START,
             error: None,
+            well_at: Moment::START,
             old_workers: None,
         }
     }
@@ -112,9 +115,19 @@ impl Rollout {
         self.running.as_ref() == Some(&self.wanted)
     }
 
+    /// The plan that is on its way.
+    pub fn installing(&self) -> Option<&Plan> {
+        self.installing.as_ref()
+    }
+
     /// Why it is not, if that is known.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
+    }
+
+    /// When it last did as it was told, or was told something new.
+    pub fn well_at(&self) -> Moment {
+        self.well_at
     }
 
     /// Worker processes of earlier generations that still hold sessions.
@@ -185,6 +198,9 @@ impl Rollout {
             return None;
         }
         self.anew = false;
+        if self.error.is_none() {
+            self.well_at = now;
+        }
         self.installing = Some(self.wanted.clone());
         Some(self.wanted.clone())
     }
@@ -262,6 +278,7 @@ impl Rollout {
             return self.complain(reason);
         }
         if self.is_confirmed() {
+            self.well_at = now;
             if was_confirmed && self.error.is_none() {
                 return Vec::new();
             }

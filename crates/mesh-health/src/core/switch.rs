@@ -43,6 +43,7 @@ impl Core {
             return;
         }
         self.failback_due = None;
+        self.note_reborn();
         let candidates = self.candidates();
         let verdict = elect(self.rollout.wanted(), &candidates);
         if !self.must_pause(&verdict, &candidates, now) {
@@ -56,6 +57,8 @@ impl Core {
         self.list_enabled(&candidates);
         self.follow_switch(now);
         if let Some(plan) = self.rollout.next_install(now) {
+            // First what must not be forgotten if the daemon is killed meanwhile.
+            self.remember();
             self.commands.push_back(Command::Install(plan));
         }
         self.move_sessions(now);
@@ -69,7 +72,11 @@ impl Core {
         candidates: &BTreeMap<BrokerId, Candidate>,
         now: Moment,
     ) -> bool {
-        let in_need = matches!(verdict, Verdict::Promote(next) if !candidates[next].is_eligible());
+        let in_need = match verdict {
+            Verdict::Promote(next) => !candidates[next].is_eligible(),
+            Verdict::Blocked => !self.blocked && self.primary_is_back(),
+            Verdict::Keep | Verdict::Wait => false,
+        };
         if !in_need {
             self.in_need = None;
             return false;
@@ -79,22 +86,60 @@ impl Core {
         now < since + self.rules.need_grace
     }
 
+    /// Whether the primary died, but was started again and only has to answer.
+    fn primary_is_back(&self) -> bool {
+        let primary = self.brokers.get(&self.rollout.wanted().primary);
+        primary.is_some_and(BrokerHealth::is_back)
+    }
+
     /// Nginx avoids a primary that once refused a connection.
     fn note_avoided(&mut self, candidates: &BTreeMap<BrokerId, Candidate>) {
         let primary = candidates.get(&self.rollout.wanted().primary);
-        self.avoided |= primary.is_some_and(|primary| primary.status == HealthStatus::Dead);
+        if primary.is_some_and(|primary| primary.status == HealthStatus::Dead) {
+            self.unsaved |= !std::mem::replace(&mut self.avoided, true);
+        }
+    }
+
+    /// The same if the primary was started again while nobody watched it. Nginx avoids no standby.
+    fn note_reborn(&mut self) {
+        let primary = &self.rollout.wanted().primary;
+        for (id, broker) in &mut self.brokers {
+            if broker.take_reborn() && id == primary {
+                self.unsaved |= !std::mem::replace(&mut self.avoided, true);
+            }
+        }
     }
 
     fn keep(&mut self, candidates: &BTreeMap<BrokerId, Candidate>, now: Moment) {
         self.blocked = false;
-        if std::mem::take(&mut self.avoided) {
-            let wanted = self.rollout.wanted();
+        let wanted = self.rollout.wanted();
+        let answers = candidates.get(&wanted.primary).is_some_and(Candidate::answers);
+        if answers && self.rollout.is_confirmed() && self.avoided {
             // It died, nobody took over, and it is back. Nginx avoids a primary that once refused a connection
-            // for `fail_timeout`, and only a new generation makes it forget.
+            // for `fail_timeout`, and only a reload makes it forget.
             let (primary, order) = (wanted.primary.clone(), wanted.standbys.clone());
             self.rollout.issue(primary, order);
         }
+        self.finish_failback(candidates, now);
         self.consider_failback(candidates, now);
+    }
+
+    /// Does what the operator asked for before the daemon was restarted, as soon as it is known to be possible.
+    fn finish_failback(&mut self, candidates: &BTreeMap<BrokerId, Candidate>, now: Moment) {
+        let is_idle = self.switch.is_none();
+        let Some(to) = self.failback_to.clone().filter(|_| is_idle) else {
+            return;
+        };
+        let wanted = &self.rollout.wanted().primary;
+        let is_preferred = self.topology.priority(&to) < self.topology.priority(wanted);
+        let target = candidates[&to];
+        if !is_preferred || !target.is_enabled() || target.status == HealthStatus::Dead {
+            self.failback_to = None;
+            self.unsaved = true;
+        } else if target.is_eligible() {
+            let reason = "the operator had asked for it before mesh-health was restarted".to_owned();
+            self.switch_to(to, Kind::Failback, reason, candidates, now);
+        }
     }
 
     /// Has the plan list the brokers that clients may be sent to, which is up to the operator alone.
@@ -108,11 +153,12 @@ impl Core {
     }
 
     fn block(&mut self, candidates: &BTreeMap<BrokerId, Candidate>) {
+        self.in_need = None;
         self.note_avoided(candidates);
         if !std::mem::replace(&mut self.blocked, true) {
             let mut occurrence = Occurrence::new(EventName::FailoverBlocked);
             let primary = self.rollout.wanted().primary.clone();
-            occurrence.incident = self.incidents.open(&primary).map(|incident| incident.number);
+            occurrence.incident = self.incidents.of_broker(&primary).map(|incident| incident.number);
             occurrence.from = Some(primary);
             occurrence.reason = Some("no enabled broker answers".to_owned());
             self.emit(occurrence);
@@ -157,6 +203,7 @@ impl Core {
             return;
         }
         let (most, window) = (self.rules.optional_switches, self.rules.optional_switch_window);
+        self.unsaved = true;
         match self.budget.take(most, window, now) {
             Ok(()) => {
                 let reason = format!("{target} is preferred and has been healthy for {after:?}");
@@ -185,18 +232,21 @@ impl Core {
         candidates: &BTreeMap<BrokerId, Candidate>,
         since: Moment,
     ) -> u64 {
+        // Until the next reload, which a successor may have to do.
+        self.note_avoided(candidates);
         let from = self.rollout.wanted().primary.clone();
         let order = standby_order(&self.topology, candidates);
         let generation = self.rollout.issue(next.clone(), order);
         self.blocked = false;
-        self.avoided = false;
         self.pinned = false;
         self.failback_due = None;
+        self.failback_to = None;
+        self.unsaved = true;
         self.demoted.insert(from.clone());
         let mut incident = None;
         if kind == Kind::Failover {
             self.incidents.replaced(&from, &next, generation);
-            incident = self.incidents.open(&from).map(|open| open.number);
+            incident = self.incidents.of_broker(&from).map(|open| open.number);
         }
         let switch = Switch {
             kind,
@@ -230,6 +280,7 @@ impl Core {
         switch.generation = self.rollout.wanted().generation;
         let elapsed = Some(now.since(switch.since));
         if !std::mem::replace(&mut switch.switched, true) {
+            self.unsaved |= self.failback_to.take().is_some();
             let of_switch = |incident: &super::Incident| Some(incident.number) == switch.incident;
             let confirmed = IncidentPhase::GenerationConfirmed;
             let steps = self.incidents.reach(confirmed, now, of_switch);
@@ -258,7 +309,7 @@ impl Core {
     /// that answers: they would be no better off.
     fn move_sessions(&mut self, now: Moment) {
         let primary = &self.rollout.wanted().primary;
-        self.demoted.remove(primary);
+        self.unsaved |= self.demoted.remove(primary);
         let pace = |id: &BrokerId| match (self.brokers[id].status(), self.admin[id]) {
             _ if id == primary => None,
             (HealthStatus::Dead, _) | (_, AdminState::Disabled) => Some(Pace::AtOnce),
@@ -288,20 +339,20 @@ impl Core {
         };
         if progress.emptied {
             let steps = self.incidents.reach(IncidentPhase::SessionsCut, now, |incident| {
-                incident.broker == *from && incident.has(IncidentPhase::GenerationConfirmed)
+                incident.is_of(from) && incident.has(IncidentPhase::GenerationConfirmed)
             });
             self.tell(steps);
         }
         let Some(closed) = progress.finished else {
             return;
         };
-        self.demoted.remove(from);
+        self.unsaved |= self.demoted.remove(from);
         if closed > 0 {
             let mut occurrence = Occurrence::new(EventName::SessionsMoved);
             occurrence.from = Some(from.clone());
             occurrence.to = Some(self.rollout.wanted().primary.clone());
             occurrence.generation = Some(self.rollout.wanted().generation);
-            let open = self.incidents.open(from);
+            let open = self.incidents.of_broker(from);
             occurrence.incident = open.map(|incident| incident.number);
             occurrence.elapsed = open.map(|incident| now.since(incident.began));
             occurrence.reason = Some(format!("{closed} closed"));

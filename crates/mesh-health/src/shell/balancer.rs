@@ -14,13 +14,13 @@ use mesh_render::{RenderError, nginx_conf, parse_read_back, upstream_conf};
 use mesh_runtime::Config;
 use mesh_runtime::atomic_file::{self, WriteError};
 use rustix::process::Pid;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::nginx::{self, NginxError, first_complaint};
 use super::probe::chain;
-use super::{Reports, report};
+use super::{Reports, memory, report};
 use crate::core::Input;
 use crate::core::rollout::{Found, Look, Outcome};
 
@@ -57,11 +57,22 @@ enum InstallError {
     Interrupted(#[source] tokio::task::JoinError),
 }
 
+/// A plan to install.
+#[derive(Debug, Clone)]
+pub struct PlanOrder {
+    /// The plan.
+    pub plan: Plan,
+    /// The number of the version of the state file that is to be written before.
+    pub after: u64,
+}
+
 /// The one who talks to Nginx.
 #[derive(Debug)]
 pub struct Balancer {
     config: Config,
     reports: Reports,
+    /// The number of the version of the state file that is written.
+    kept: watch::Receiver<u64>,
     /// The content of `upstream.conf` that Nginx ran last.
     last_good: Option<String>,
     /// The plan that Nginx answered last.
@@ -76,10 +87,11 @@ pub struct Balancer {
 
 impl Balancer {
     /// A balancer as `config` describes it.
-    pub fn new(config: Config, reports: Reports) -> Self {
+    pub fn new(config: Config, reports: Reports, kept: watch::Receiver<u64>) -> Self {
         Self {
             config,
             reports,
+            kept,
             last_good: None,
             answered: None,
             surprises: 0,
@@ -90,7 +102,7 @@ impl Balancer {
 
     /// Tells what runs, then installs the plans that arrive, until `shutdown`. An installation that has begun is
     /// finished.
-    pub async fn run(mut self, mut plans: mpsc::Receiver<Plan>, shutdown: CancellationToken) {
+    pub async fn run(mut self, mut plans: mpsc::Receiver<PlanOrder>, shutdown: CancellationToken) {
         self.find().await;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,9 +110,9 @@ impl Balancer {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 plan = plans.recv() => match plan {
-                    Some(plan) => {
-                        let outcome = self.install(&plan).await;
-                        report(&self.reports, Input::Installed(plan.generation, outcome)).await;
+                    Some(order) => {
+                        let outcome = self.install(&order).await;
+                        report(&self.reports, Input::Installed(order.plan.generation, outcome)).await;
                         looks.reset();
                     }
                     None => return,
@@ -126,16 +138,14 @@ impl Balancer {
             .flatten();
         for entry in entries {
             let (name, path) = (entry.file_name(), entry.path());
-            let removed = if name.to_string_lossy().starts_with(SCRATCH_PREFIX) {
-                std::fs::remove_dir_all(&path)
-            } else if atomic_file::is_temporary(&name, UPSTREAM) {
-                std::fs::remove_file(&path)
-            } else {
-                continue;
-            };
-            if let Err(error) = removed {
+            if name.to_string_lossy().starts_with(SCRATCH_PREFIX)
+                && let Err(error) = std::fs::remove_dir_all(&path)
+            {
                 tracing::warn!(path = %path.display(), %error, "cannot remove what a predecessor left");
             }
+        }
+        if let Err(error) = atomic_file::tidy(&self.upstream_path()) {
+            tracing::warn!(%error, "cannot remove what a predecessor left of upstream.conf");
         }
     }
 
@@ -212,13 +222,13 @@ impl Balancer {
         }
     }
 
-    async fn install(&mut self, plan: &Plan) -> Outcome {
+    async fn install(&mut self, order: &PlanOrder) -> Outcome {
         let started = Instant::now();
-        match self.try_install(plan).await {
+        match self.try_install(order).await {
             Ok(()) => {
                 let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
                 tracing::info!(
-                    generation = plan.generation,
+                    generation = order.plan.generation,
                     elapsed_ms,
                     "the balancer runs the plan"
                 );
@@ -239,9 +249,13 @@ impl Balancer {
         }
     }
 
-    async fn try_install(&mut self, plan: &Plan) -> Result<(), InstallError> {
+    async fn try_install(&mut self, order: &PlanOrder) -> Result<(), InstallError> {
+        let plan = &order.plan;
         let contents = upstream_conf(&self.config, plan)?;
         self.test_aside(&contents).await?;
+        // Killed once the plan is in place, this program must know afterwards whose sessions are still to be moved.
+        // The state file was written while Nginx tested the plan, so this seldom takes any time.
+        memory::written(self.kept.clone(), order.after).await;
         self.write(contents.clone()).await?;
         self.test(&self.path("nginx.conf")).await?;
         let master = nginx::master(&self.path("nginx.pid"))?;

@@ -5,28 +5,31 @@ use std::time::{Duration, Instant};
 
 use crate::core::Moment;
 
-/// Counts from the start of the daemon. All tasks hold copies of one clock.
+/// Counts from the oldest moment that the daemon remembers. All tasks hold copies of one clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
+    /// What the clock said then.
+    remembered: Duration,
 }
 
 impl Clock {
-    /// A clock that starts now.
-    pub fn start() -> Self {
+    /// A clock that starts now, and has moments for what happened up to `remembered` ago.
+    pub fn start(remembered: Duration) -> Self {
         Self {
             start: Instant::now(),
+            remembered,
         }
     }
 
     /// The present moment.
     pub fn now(&self) -> Moment {
-        Moment::after_start(self.start.elapsed())
+        Moment::after_start(self.remembered + self.start.elapsed())
     }
 
     /// `moment` for tokio's timers.
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
-        (self.start + moment.elapsed()).into()
+        (self.start + moment.elapsed().saturating_sub(self.remembered)).into()
     }
 }
 

@@ -4,22 +4,23 @@
 //! The loop measures its own lag: where it was held up, silence of brokers proves nothing, and the core is told
 //! before it draws any consequence. Reports are taken in before timeouts for the same reason.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mesh_model::event::field;
-use mesh_model::{AdminState, BrokerId, Event, EventName, IncidentList, Plan, Snapshot, Topology};
+use mesh_model::{Event, EventName, IncidentList, Snapshot, Topology};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::balancer::PlanOrder;
 use super::clock::Clock;
+use super::memory;
 use super::metrics::Counters;
 use super::mover::MoveOrder;
 use super::service::Service;
-use super::wire::{self, Wall};
+use super::wire::Wall;
 use crate::core::{Command, Core, Granted, Input, Moment, Occurrence, Refusal, Request};
 
 /// How often the loop looks at the clock if nothing else happens.
@@ -63,11 +64,13 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct Hands {
     /// Takes plans to install.
-    pub plans: mpsc::Sender<Plan>,
+    pub plans: mpsc::Sender<PlanOrder>,
     /// Takes orders to close sessions.
     pub moves: mpsc::UnboundedSender<MoveOrder>,
-    /// Keeps what the operator wants.
-    pub wishes: watch::Sender<BTreeMap<BrokerId, AdminState>>,
+    /// Keeps what must survive a restart.
+    pub memory: watch::Sender<memory::Version>,
+    /// The number of the version that is kept.
+    pub kept: watch::Receiver<u64>,
 }
 
 /// The owner of the core.
@@ -86,18 +89,21 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver of `core`, which hands plans to `plans`.
+    /// A driver of `core`, whose wishes `hands` fulfil.
     pub fn new(
         core: Core,
         topology: Topology,
         max_lag: Duration,
         clock: Clock,
         hands: Hands,
-        first: Snapshot,
+        mut wall: Wall,
     ) -> Self {
+        let now = clock.now();
+        let first = wall.snapshot(&core.view(now), &topology, now);
+        let incidents = wall.incidents(&core, now);
         let outlets = Outlets {
             snapshots: watch::Sender::new(Arc::new(first)),
-            incidents: watch::Sender::default(),
+            incidents: watch::Sender::new(Arc::new(incidents)),
             events: broadcast::Sender::new(1024),
             counters: Arc::default(),
         };
@@ -106,7 +112,7 @@ impl Driver {
             topology,
             clock,
             max_lag,
-            wall: Wall::default(),
+            wall,
             hands,
             outlets,
             service: Service::from_env(),
@@ -173,7 +179,7 @@ impl Driver {
             if let Some((answer, reply)) = answer {
                 // Who asks for the state upon the answer finds it.
                 self.publish(self.clock.now());
-                reply.send(answer).ok();
+                self.answer(answer, reply);
             }
             if now.since(self.published) >= SNAPSHOT_EVERY {
                 self.publish(now);
@@ -181,15 +187,27 @@ impl Driver {
         }
     }
 
+    /// Answers the operator once the wish is kept: what was granted holds also if this program is killed now.
+    fn answer(&self, answer: Result<Granted, Refusal>, reply: oneshot::Sender<Result<Granted, Refusal>>) {
+        let number = self.hands.memory.borrow().0;
+        let kept = self.hands.kept.clone();
+        tokio::spawn(async move {
+            memory::written(kept, number).await;
+            // Who has hung up misses nothing.
+            reply.send(answer).ok();
+        });
+    }
+
     async fn obey(&mut self) {
         let mut told = false;
-        let mut stepped = false;
         while let Some(command) = self.core.next_command() {
             match command {
                 Command::Install(plan) => {
                     self.outlets.counters.installs.fetch_add(1, Ordering::Relaxed);
                     // The core has at most one under way, so there is room.
-                    if self.hands.plans.send(plan).await.is_err() {
+                    let after = self.hands.memory.borrow().0;
+                    let order = PlanOrder { plan, after };
+                    if self.hands.plans.send(order).await.is_err() {
                         tracing::error!("nobody is left to install a plan");
                     }
                 }
@@ -207,36 +225,24 @@ impl Driver {
                         tracing::error!("nobody is left to move sessions");
                     }
                 }
-                Command::Remember(wishes) => {
-                    self.hands.wishes.send_replace(wishes);
-                }
-                Command::Step {
-                    incident,
-                    broker,
-                    phase,
-                    elapsed,
-                } => {
-                    stepped = true;
-                    tracing::info!(
-                        { field::INCIDENT } = self.wall.incident_id(incident),
-                        { field::BROKER } = broker.as_str(),
-                        { field::ELAPSED_MS } = wire::millis(elapsed),
-                        phase = phase.as_str(),
-                        "the incident went on"
-                    );
+                Command::Remember(memory) => {
+                    let kept = Arc::new(self.wall.kept(&memory, self.clock.now()));
+                    self.hands.memory.send_modify(|(number, latest)| {
+                        *number += 1;
+                        *latest = kept;
+                    });
                 }
                 Command::Emit(occurrence) => {
+                    // Who asks for the state upon an event finds it.
                     if !std::mem::replace(&mut told, true) {
-                        // Who asks for the state upon an event finds it.
-                        self.publish(self.clock.now());
+                        let now = self.clock.now();
+                        self.publish(now);
+                        let incidents = self.wall.incidents(&self.core, now);
+                        self.outlets.incidents.send_replace(Arc::new(incidents));
                     }
                     self.emit(occurrence);
                 }
             }
-        }
-        if stepped {
-            let incidents = self.wall.incidents(&self.core, self.clock.now());
-            self.outlets.incidents.send_replace(Arc::new(incidents));
         }
     }
 
@@ -278,6 +284,7 @@ fn log(event: &Event) {
                 { field::TO } = event.to.as_ref().map(|id| id.as_str()),
                 { field::GENERATION } = event.generation,
                 { field::INCIDENT } = event.incident.as_deref(),
+                { field::PHASE } = event.phase.map(|phase| phase.as_str()),
                 { field::ELAPSED_MS } = event.elapsed_ms,
                 { field::REASON } = event.reason.as_deref(),
                 "{}",

@@ -5,6 +5,7 @@ pub mod api;
 pub mod balancer;
 pub mod clock;
 pub mod driver;
+pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod mover;
@@ -14,7 +15,6 @@ pub mod service;
 pub mod sessions;
 pub mod sock_destroy;
 pub mod wire;
-pub mod wishes;
 
 use tokio::sync::mpsc;
 

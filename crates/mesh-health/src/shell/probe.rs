@@ -5,6 +5,9 @@
 //! refusal is the proof of death. The other makes a whole round trip on a fresh connection each
 //! `round_trip_interval`, but only while the broker answers, and one at a time: a hung broker's kernel accepts
 //! connections until its queue of 100 is full, and then it serves nobody when it resumes.
+//!
+//! The session that is kept also hears the number of the broker's start, which the plugin tells. Whoever throws the
+//! session out cannot change that; a broker that was started again cannot keep it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +16,7 @@ use std::time::Duration;
 use mesh_model::{Broker, BrokerId, names};
 use mesh_runtime::config::Health;
 use mesh_runtime::mqtt::mqttbytes::QoS;
-use mesh_runtime::mqtt::mqttbytes::v5::{Disconnect, DisconnectReasonCode, PingReq};
+use mesh_runtime::mqtt::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Filter, PingReq, Subscribe};
 use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, publish};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -125,9 +128,18 @@ impl Probe {
     ) -> MqttError {
         // Long after the verdict; a session that froze with its network is then replaced by a fresh one.
         let patience = (self.rules.dead_after * 2).max(Duration::from_secs(2));
+        // Goes out with the first PINGREQ. Nobody waits for the answer: a broker without the plugin has none.
+        let subscribe = Packet::Subscribe(Subscribe {
+            pkid: 1,
+            filters: vec![Filter::new(names::BOOT_TOPIC, QoS::AtMostOnce)],
+            properties: None,
+        });
+        if let Err(error) = connection.queue(&subscribe) {
+            return error;
+        }
         loop {
             let asked = Instant::now();
-            match timeout(patience, ping(&mut connection)).await {
+            match timeout(patience, self.ping(&mut connection)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,
                 Err(_) => return MqttError::Io(io::ErrorKind::TimedOut.into()),
@@ -143,10 +155,34 @@ impl Probe {
             loop {
                 tokio::select! {
                     () = &mut rest => break,
-                    // Nothing is expected but the end, which is to be noticed at once.
-                    received = connection.receive() => if let Err(error) = received { return error },
+                    // The end is to be noticed at once.
+                    received = connection.receive() => match received {
+                        Ok(packet) => self.hear(&packet).await,
+                        Err(error) => return error,
+                    },
                 }
             }
+        }
+    }
+
+    async fn ping(&self, connection: &mut Connection) -> Result<(), MqttError> {
+        connection.send(&Packet::PingReq(PingReq)).await?;
+        loop {
+            match connection.receive().await? {
+                Packet::PingResp(_) => return Ok(()),
+                other => self.hear(&other).await,
+            }
+        }
+    }
+
+    /// Nothing is published to this session but the number of the broker's start.
+    async fn hear(&self, packet: &Packet) {
+        let Packet::Publish(message) = packet else { return };
+        let number = std::str::from_utf8(&message.payload)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        if let Some(boot) = number {
+            self.tell(Sign::Boot(boot)).await;
         }
     }
 
@@ -206,12 +242,6 @@ async fn returned(answering: &mut watch::Receiver<bool>) {
     if !no || answering.wait_for(|yes| *yes).await.is_err() {
         std::future::pending().await
     }
-}
-
-async fn ping(connection: &mut Connection) -> Result<(), MqttError> {
-    connection.send(&Packet::PingReq(PingReq)).await?;
-    while !matches!(connection.receive().await?, Packet::PingResp(_)) {}
-    Ok(())
 }
 
 /// What a failed attempt to connect says about the broker.

@@ -304,7 +304,7 @@ impl Events {
     }
 
     /// The data of the next event called `name`, and the names of those before, but for links, which are all down
-    /// here.
+    /// here, and for the steps of incidents.
     pub async fn until(&mut self, name: &str) -> (serde_json::Value, Vec<String>) {
         let mut before = Vec::new();
         loop {
@@ -312,7 +312,7 @@ impl Events {
             if next == name {
                 return (data, before);
             }
-            if !next.starts_with("link.") {
+            if !next.starts_with("link.") && next != "incident.step" {
                 before.push(next);
             }
         }

@@ -1,6 +1,8 @@
 //! What the tests of the lab share: what still runs, and what still listens.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod clients;
+
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::Command;

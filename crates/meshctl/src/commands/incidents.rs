@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
-use mesh_model::{Incident, IncidentList, IncidentPhase};
+use mesh_model::{BrokerId, Incident, IncidentKind, IncidentList, IncidentPhase};
 
 use crate::ask;
 use crate::find::NetworkArgs;
@@ -42,14 +42,14 @@ pub async fn run(args: IncidentsArgs) -> anyhow::Result<ExitCode> {
 
 fn all(list: &IncidentList) -> String {
     if list.incidents.is_empty() {
-        return "no incident since mesh-health started".to_owned();
+        return "no incident is remembered".to_owned();
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
         "INCIDENT",
         "BEGAN",
-        "BROKER",
+        "WHAT",
         "TO",
         "NOTICED MS",
         "SWITCHED MS",
@@ -66,8 +66,8 @@ fn all(list: &IncidentList) -> String {
         table.add_row([
             incident.id.clone(),
             incident.began_at.strftime("%F %T").to_string(),
-            incident.broker.to_string(),
-            incident.to.as_ref().map_or("-".to_owned(), ToString::to_string),
+            what(incident),
+            moved_to(incident).map_or("-".to_owned(), ToString::to_string),
             after(incident, IncidentPhase::Confirmed),
             after(incident, IncidentPhase::GenerationConfirmed),
             after(incident, IncidentPhase::SessionsCut),
@@ -80,6 +80,24 @@ fn all(list: &IncidentList) -> String {
     table.to_string()
 }
 
+/// What failed.
+fn what(incident: &Incident) -> String {
+    let name = |id: &Option<BrokerId>| id.as_ref().map_or("?", BrokerId::as_str).to_owned();
+    match incident.kind {
+        IncidentKind::Broker => name(&incident.broker),
+        IncidentKind::Link => format!("{} → {}", name(&incident.from), name(&incident.to)),
+        IncidentKind::Balancer => "balancer".to_owned(),
+    }
+}
+
+/// Where the clients of a failed primary were sent.
+fn moved_to(incident: &Incident) -> Option<&BrokerId> {
+    incident
+        .to
+        .as_ref()
+        .filter(|_| incident.kind == IncidentKind::Broker)
+}
+
 /// Milliseconds from the first sign to `phase`.
 fn after(incident: &Incident, phase: IncidentPhase) -> String {
     let step = incident.phases.iter().find(|step| step.phase == phase);
@@ -87,11 +105,11 @@ fn after(incident: &Incident, phase: IncidentPhase) -> String {
 }
 
 fn one(incident: &Incident) -> String {
-    let mut text = format!("{}: {}", incident.id, incident.broker);
+    let mut text = format!("{}: {}", incident.id, what(incident));
     if let Some(reason) = &incident.reason {
         text += &format!(", {reason}");
     }
-    if let (Some(to), Some(generation)) = (&incident.to, incident.generation) {
+    if let (Some(to), Some(generation)) = (moved_to(incident), incident.generation) {
         text += &format!("; clients were sent to {to} with generation {generation}");
     }
     let mut table = Table::new();

@@ -1,11 +1,12 @@
 //! Random histories against the core. A failing seed is printed; `MESH_SEED=n` replays it. `MESH_TEST_LONG=1` runs
 //! twenty times as many.
 //!
-//! The world below has brokers that work, are slow, hang or are gone, an Nginx with clients that can be down, refuse
-//! plans and lose reloads, an operator, and a daemon that is held up or killed. It moves from one thing that happens
-//! to the next, and holds the core against the invariants after each.
+//! The world below has brokers that work, are slow, hang, are gone or back before anybody notices, an Nginx with
+//! clients that can be down, refuse plans, lose reloads and avoid a primary that refused a client, an operator, a disk
+//! that is late, and a daemon that is held up or killed. It moves from one thing that happens to the next, and holds
+//! the core against the invariants after each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
@@ -44,6 +45,9 @@ struct Broker {
     next_answer: Moment,
     /// Clients that Nginx has connected to it.
     sessions: u64,
+    /// The number of its start, and the one that the daemon's session has heard.
+    boot: u64,
+    heard: Option<u64>,
 }
 
 /// The rules of the histories: those of the default, with shorter times where nothing is learnt by waiting.
@@ -60,6 +64,13 @@ fn quick_rules(random: &mut Random) -> Health {
     }
 }
 
+/// A plan on its way into Nginx, when it is there, and the version of the memory that is written before.
+struct Installation {
+    plan: Plan,
+    end: Moment,
+    after: u64,
+}
+
 struct World {
     random: Random,
     rules: Health,
@@ -73,18 +84,30 @@ struct World {
     nginx_up: bool,
     /// Until then, workers of an earlier generation accept clients too, by this plan.
     old: (Plan, Moment),
-    installing: Option<(Plan, Moment)>,
+    /// Nginx leaves out the primary of what it runs, which refused a client.
+    avoids: bool,
+    installing: Option<Installation>,
     moving: Vec<(BrokerId, Option<u32>, u64, Moment)>,
     next_look: Moment,
     /// What survives a restart of the daemon.
-    kept: BTreeMap<BrokerId, AdminState>,
+    kept: Memory,
+    /// What is being written, by number, and when it is.
+    writing: VecDeque<(u64, Memory, Moment)>,
+    versions: u64,
     highest: u64,
     previous: Plan,
     /// There is a reason to install equal content once more.
     excuse: bool,
     demoted: BTreeSet<BrokerId>,
+    /// Those that ever were.
+    ever_demoted: BTreeSet<BrokerId>,
+    /// Those of them whose sessions are still to be moved.
+    owing: BTreeSet<BrokerId>,
     is_operator: bool,
-    automatic: Vec<Moment>,
+    /// Where the operator wanted clients to go back to.
+    asked: Option<BrokerId>,
+    /// When clients went back by themselves, with which generation.
+    automatic: Vec<(Moment, u64)>,
     /// A replay tells what happens.
     is_told: bool,
 }
@@ -99,6 +122,8 @@ impl World {
             real: Real::Up,
             next_answer: Moment::after_start(Duration::from_millis(30 * n as u64)),
             sessions: 0,
+            boot: 1,
+            heard: None,
         };
         let mut world = Self {
             core: Core::new(topology(count), rules.clone(), first.clone(), Moment::START),
@@ -111,15 +136,21 @@ impl World {
             on_disk: first.clone(),
             nginx_up: true,
             old: (first.clone(), Moment::START),
+            avoids: false,
             installing: None,
             moving: Vec::new(),
             next_look: Moment::START + 100 * MS,
-            kept: BTreeMap::new(),
+            kept: Memory::default(),
+            writing: VecDeque::new(),
+            versions: 0,
             highest: 0,
             previous: first,
             excuse: false,
             demoted: BTreeSet::new(),
+            ever_demoted: BTreeSet::new(),
+            owing: BTreeSet::new(),
             is_operator: false,
+            asked: None,
             automatic: Vec::new(),
             is_told: std::env::var_os("MESH_SEED").is_some(),
         };
@@ -138,7 +169,7 @@ impl World {
 
     fn fault(&mut self) {
         let n = self.random.below(self.brokers.len() as u64) as usize;
-        match self.random.below(20) {
+        match self.random.below(22) {
             0..=2 => self.turn(n, Real::Gone),
             3 | 4 => self.turn(n, Real::Hung),
             5 => self.turn(n, Real::Slow),
@@ -151,7 +182,7 @@ impl World {
                 self.now = self.now + asleep;
                 self.input(Input::Lagged(asleep));
             }
-            14 => self.input(Input::Probe(id(n + 1), Sign::SessionEnded)),
+            14 => self.throw_probe_out(n),
             15 | 16 => {
                 let wanted = AdminState::ALL[self.random.below(3) as usize];
                 let force = self.random.below(4) == 0;
@@ -164,9 +195,10 @@ impl World {
             17 => self.ask(Request::Failback),
             // A reload that got lost, or a file that somebody put back and had read.
             18 => {
-                self.running = self.old.0.clone();
+                self.run_plan(self.old.0.clone());
                 self.excuse = true;
             }
+            19 | 20 => self.restart_quickly(n),
             _ => self.restart_daemon(),
         }
     }
@@ -176,9 +208,24 @@ impl World {
         self.brokers[n].next_answer = self.now + 10 * MS;
         self.tell(&(id(n + 1), real));
         if real == Real::Gone && before != Real::Gone {
+            self.brokers[n].boot += 1;
             self.waiting += std::mem::take(&mut self.brokers[n].sessions);
-            self.input(Input::Probe(id(n + 1), Sign::SessionEnded));
+            self.throw_probe_out(n);
         }
+    }
+
+    fn throw_probe_out(&mut self, n: usize) {
+        self.brokers[n].heard = None;
+        self.input(Input::Probe(id(n + 1), Sign::SessionEnded));
+    }
+
+    /// A broker is back before the probe was refused, but maybe not before a client was.
+    fn restart_quickly(&mut self, n: usize) {
+        self.turn(n, Real::Gone);
+        if self.random.below(2) == 0 {
+            self.connect_clients();
+        }
+        self.turn(n, Real::Up);
     }
 
     fn turn_nginx(&mut self, up: bool) {
@@ -187,7 +234,7 @@ impl World {
                 self.waiting += std::mem::take(&mut broker.sessions);
             }
         } else if !self.nginx_up {
-            self.running = self.on_disk.clone();
+            self.run_plan(self.on_disk.clone());
         }
         self.nginx_up = up;
         self.excuse = true;
@@ -196,19 +243,32 @@ impl World {
     fn ask(&mut self, request: Request) {
         self.is_operator = true;
         self.tell(&request);
+        let before = self.core.admin.clone();
         let result = self.core.request(request.clone(), self.now);
+        match (request, result) {
+            (Request::Admin { broker, wanted, .. }, Ok(_)) => {
+                assert_eq!(self.core.admin[&broker], wanted);
+                if wanted == AdminState::Enabled && before[&broker] != wanted {
+                    // Who is still connected there may stay.
+                    self.owing.remove(&broker);
+                    if self.core.brokers[&broker].status() != HealthStatus::Dead {
+                        self.demoted.remove(&broker);
+                    }
+                }
+            }
+            (Request::Failback, Ok(Granted::Failback { to, .. })) => self.asked = Some(to),
+            _ => {}
+        }
         self.obey();
         self.is_operator = false;
-        if let (Request::Admin { broker, wanted, .. }, Ok(_)) = (request, result) {
-            assert_eq!(self.core.admin[&broker], wanted);
-        }
     }
 
     /// The daemon is killed, in the middle of whatever it does, and started again.
     fn restart_daemon(&mut self) {
-        if let Some((plan, _)) = self.installing.take()
+        if let Some(Installation { plan, after, .. }) = self.installing.take()
             && self.random.below(2) == 0
         {
+            self.write_memory(after);
             self.on_disk = plan.clone();
             if self.random.below(2) == 0 && self.nginx_up {
                 self.reload(plan);
@@ -217,17 +277,50 @@ impl World {
         self.moving.clear();
         self.now = self.now + self.random.ms(10, 3000);
         let count = self.brokers.len();
+        self.writing.clear();
         let core = Core::new(topology(count), self.rules.clone(), first_plan(count), self.now);
-        self.core = core.with_admin(self.kept.clone());
+        self.core = core.recalling(self.kept.clone());
         self.highest = self.running.generation.max(self.on_disk.generation);
         self.excuse = true;
-        self.demoted.clear();
-        self.automatic.clear();
+        // What ended a demotion may not have been kept any more.
+        let again = self.kept.demoted.intersection(&self.ever_demoted);
+        self.demoted.extend(again.cloned());
+        let highest = self.highest;
+        self.automatic.retain(|(_, generation)| *generation <= highest);
+        for broker in &mut self.brokers {
+            broker.heard = None;
+        }
+        let known = self.kept.brokers.get(&self.running.primary);
+        if known.is_none_or(|past| past.boot.is_none()) {
+            // Killed before it had heard its first number: nobody can know what happened meanwhile.
+            self.avoids = false;
+        }
         self.find();
     }
 
+    /// What was to be kept up to this number is on the disk.
+    fn write_memory(&mut self, number: u64) {
+        while let Some((_, memory, _)) = self.writing.pop_front_if(|(first, ..)| *first <= number) {
+            self.kept = memory;
+        }
+    }
+
+    /// Nginx runs `plan`, and begins anew with nobody to avoid. Returns what it ran before.
+    fn run_plan(&mut self, plan: Plan) -> Plan {
+        self.avoids = false;
+        if self.core.rollout.wanted().primary == plan.primary {
+            self.demoted.remove(&plan.primary);
+        }
+        std::mem::replace(&mut self.running, plan)
+    }
+
     fn reload(&mut self, plan: Plan) {
-        let before = std::mem::replace(&mut self.running, plan);
+        if self.core.rollout.wanted().primary != plan.primary && self.demoted.contains(&plan.primary) {
+            // It was demoted again before it came to serve.
+            self.owing.insert(plan.primary.clone());
+        }
+        self.asked.take_if(|asked| *asked == plan.primary);
+        let before = self.run_plan(plan);
         self.old = (before, self.now + 100 * MS);
     }
 
@@ -238,11 +331,27 @@ impl World {
         }
         let by_old = self.now < self.old.1 && self.random.below(2) == 0;
         let plan = if by_old { &self.old.0 } else { &self.running };
-        let order = std::iter::once(&plan.primary).chain(&plan.standbys);
-        let mut places = order.filter_map(|id| self.core.topology.priority(id));
-        if let Some(n) = places.find(|n| self.brokers[*n].real != Real::Gone) {
+        let place = |id: &BrokerId| self.core.topology.priority(id).unwrap();
+        let is_gone = |n: &usize| self.brokers[*n].real == Real::Gone;
+        let has_standbys = !plan.standbys.is_empty();
+        let primary = Some(place(&plan.primary)).filter(|_| by_old || !self.avoids || !has_standbys);
+        let avoids = primary.as_ref().is_some_and(is_gone) && has_standbys && !by_old;
+        let mut places = primary.into_iter().chain(plan.standbys.iter().map(place));
+        let found = places.find(|n| !is_gone(n));
+        self.avoids |= avoids;
+        if let Some(n) = found {
             self.brokers[n].sessions += std::mem::take(&mut self.waiting);
         }
+    }
+
+    /// A demoted broker without sessions owes nothing, once no worker sends clients there any longer.
+    fn settle_debts(&mut self) {
+        if !self.core.rollout.is_confirmed() || self.now < self.old.1 {
+            return;
+        }
+        let primary = &self.core.rollout.wanted().primary;
+        let sessions = |id: &BrokerId| self.brokers[self.core.topology.priority(id).unwrap()].sessions;
+        self.owing.retain(|id| id != primary && sessions(id) > 0);
     }
 
     /// Goes to the next thing that happens, at the latest to `end`.
@@ -251,20 +360,27 @@ impl World {
         let others = [
             Some(end),
             Some(self.next_look),
-            self.installing.as_ref().map(|(_, end)| *end),
+            self.installing.as_ref().map(|installation| installation.end),
+            self.writing.front().map(|(.., end)| *end),
             self.moving.iter().map(|(.., end)| *end).min(),
             self.core.poll_timeout(),
         ];
         let next = answers.chain(others.into_iter().flatten()).min().unwrap_or(end);
         // What fell due while the daemon was held up happens now.
         self.now = self.now.max(next);
+        while let Some((number, ..)) = self.writing.front().filter(|(.., end)| *end <= self.now) {
+            self.write_memory(*number);
+        }
         self.connect_clients();
+        self.settle_debts();
         for n in 0..self.brokers.len() {
             if self.brokers[n].next_answer <= self.now {
                 self.answer(n);
             }
         }
-        if let Some((plan, _)) = self.installing.take_if(|(_, end)| *end <= self.now) {
+        let now = self.now;
+        if let Some(Installation { plan, after, .. }) = self.installing.take_if(|i| i.end <= now) {
+            self.write_memory(after);
             self.end_installation(plan);
         }
         while let Some(at) = self.moving.iter().position(|(.., end)| *end <= self.now) {
@@ -294,13 +410,26 @@ impl World {
         self.brokers[n].next_answer = self.now + late;
         match self.brokers[n].real {
             Real::Up | Real::Slow => {
+                self.hear_boot(n);
                 self.input(Input::Probe(id(n + 1), Sign::Answer { rtt: MS }));
+                self.hear_boot(n);
                 if self.random.below(4) == 0 {
                     self.input(Input::Probe(id(n + 1), Sign::RoundTrip));
                 }
             }
             Real::Gone => self.input(Input::Probe(id(n + 1), Sign::Refused("refused".to_owned()))),
             Real::Hung => {}
+        }
+    }
+
+    /// The number of a start comes before the first answer, after it, or a little later.
+    fn hear_boot(&mut self, n: usize) {
+        let boot = self.brokers[n].boot;
+        if self.brokers[n].heard != Some(boot) && self.random.below(3) == 0 {
+            self.brokers[n].heard = Some(boot);
+            // Nginx may have come to avoid a broker that was started again.
+            self.excuse |= self.core.brokers[&id(n + 1)].past().boot != Some(boot);
+            self.input(Input::Probe(id(n + 1), Sign::Boot(boot)));
         }
     }
 
@@ -347,9 +476,10 @@ impl World {
             true => Ok(self.running.clone()),
             false => Err("Nginx does not answer".to_owned()),
         };
+        let unreachable = (!self.nginx_up).then(|| "Nginx does not run".to_owned());
         self.input(Input::Looked(Look {
             answer,
-            unreachable: None,
+            unreachable,
             old_workers: None,
         }));
     }
@@ -382,8 +512,12 @@ impl World {
                     generation,
                     at_most,
                 } => self.move_sessions(from, generation, at_most),
-                Command::Remember(admin) => self.kept = admin,
-                Command::Step { .. } => {}
+                Command::Remember(memory) => {
+                    self.versions += 1;
+                    let last = self.writing.back().map_or(self.now, |(.., end)| *end);
+                    let end = last.max(self.now + self.random.ms(1, 50));
+                    self.writing.push_back((self.versions, *memory, end));
+                }
                 Command::Emit(occurrence) => self.told(occurrence),
             }
         }
@@ -396,7 +530,13 @@ impl World {
     }
 
     fn told(&mut self, occurrence: Occurrence) {
-        let Occurrence { name, from, to, .. } = occurrence;
+        let Occurrence {
+            name,
+            from,
+            to,
+            generation,
+            ..
+        } = occurrence;
         let (Some(from), Some(to)) = (from, to) else {
             return;
         };
@@ -407,20 +547,24 @@ impl World {
         if name == EventName::FailoverStarted {
             let dead = self.core.brokers[&from].status() == HealthStatus::Dead;
             assert!(dead || !is_enabled, "a primary that may serve was demoted");
-        } else if !self.is_operator {
+        } else if !self.is_operator && self.asked.as_ref() != Some(&to) {
             assert_ne!(
                 self.rules.failback,
                 Failback::Never,
                 "nobody asked for a failback"
             );
             let window = self.rules.optional_switch_window;
-            self.automatic.retain(|then| self.now.since(*then) < window);
-            self.automatic.push(self.now);
+            self.automatic.retain(|(then, _)| self.now.since(*then) < window);
+            self.automatic.push((self.now, generation.unwrap()));
             assert!(self.automatic.len() <= 3, "too many optional switches");
         }
         // There and back while an installation lasts: Nginx may have come to avoid the primary meanwhile.
         self.excuse = true;
-        self.demoted.remove(&to);
+        self.owing.remove(&to);
+        if self.running.primary == from {
+            self.owing.insert(from.clone());
+        }
+        self.ever_demoted.insert(from.clone());
         self.demoted.insert(from);
     }
 
@@ -448,7 +592,11 @@ impl World {
         self.excuse = self.core.brokers[&plan.primary].status() == HealthStatus::Dead;
         self.previous = plan.clone();
         let end = self.now + self.random.ms(20, 2000);
-        self.installing = Some((plan, end));
+        self.installing = Some(Installation {
+            plan,
+            end,
+            after: self.versions,
+        });
     }
 
     fn move_sessions(&mut self, from: BrokerId, generation: u64, at_most: Option<u32>) {
@@ -470,6 +618,7 @@ impl World {
 
     /// A primary that cannot serve stays only while nobody else can.
     fn check_primary(&mut self) {
+        assert_eq!(self.core.memory(), self.core.remembered, "something is not kept");
         let primary = &self.core.rollout.wanted().primary;
         let is_dead = self.core.brokers[primary].status() == HealthStatus::Dead;
         self.excuse |= is_dead;
@@ -512,13 +661,27 @@ impl World {
         });
         let goes_back = self.rules.failback != Failback::Never;
         let belongs = !goes_back || self.core.failback_target(&self.core.candidates()).is_none();
+        let lasts = |incident: &Incident| match &incident.subject {
+            Subject::Broker(id) => self.core.brokers[id].status() != HealthStatus::Dead,
+            _ => true,
+        };
+        let lasting = self.core.incidents().filter(|i| i.is_open() && lasts(i)).count();
+        let quiet = |broker: &Broker| broker.real == Real::Hung || broker.heard == Some(broker.boot);
         let settled = view.state == MeshState::Ok
+            && self.brokers.iter().all(quiet)
             && *view.wanted == self.running
             && healthy
             && stuck == 0
+            && self.owing.is_empty()
+            && !self.avoids
+            && lasting == 0
             && self.waiting == 0
             && belongs;
-        (!settled).then(|| format!("{stuck} stuck, {} waiting: {view:#?}", self.waiting))
+        let (owing, avoids, waiting) = (&self.owing, self.avoids, self.waiting);
+        let what = || {
+            format!("{stuck} stuck, {waiting} waiting, {owing:?} owe, avoids {avoids}, {lasting} incidents")
+        };
+        (!settled).then(|| format!("{}: {view:#?}", what()))
     }
 }
 
