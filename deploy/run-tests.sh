@@ -110,12 +110,14 @@ test_services() {
 
 cd "$checkout"
 steps 5
-step "Looking for Mosquitto, Nginx, HAProxy and network tools"
+step "Looking for Mosquitto, Nginx, HAProxy, Python and network tools"
 need_mosquitto
 need_mosquitto_clients
 need_nginx
 need_hosts
 need_haproxy
+need_openssl
+need_python_clients
 step "Looking for a Rust toolchain"
 need_compiler
 need_rust

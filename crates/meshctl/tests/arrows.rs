@@ -6,6 +6,7 @@ use std::path::Path;
 /// Every crate of the workspace and the crates of the workspace that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-model", &[]),
+    ("mesh-client", &[]),
     ("mesh-plugin", &["mesh-model"]),
     ("mesh-runtime", &["mesh-model"]),
     ("mesh-render", &["mesh-model", "mesh-runtime"]),

@@ -1,0 +1,173 @@
+//! Duplicates, in both languages, and TLS and passwords, against a broker on its own: whoever publishes here writes
+//! the stamps himself.
+
+mod support;
+
+use std::path::Path;
+
+use support::{Language, Program, Stock, python, run};
+
+/// Publishes `payload` with these user properties.
+fn publish(broker: &Stock, payload: &str, properties: &[(&str, &str)]) {
+    let port = broker.port();
+    let mut arguments = vec![
+        "-V",
+        "mqttv5",
+        "-p",
+        &port,
+        "-q",
+        "1",
+        "-t",
+        "example/x",
+        "-m",
+        payload,
+    ];
+    for (name, value) in properties {
+        arguments.extend(["-D", "PUBLISH", "user-property", name, value]);
+    }
+    run("mosquitto_pub", arguments);
+}
+
+async fn duplicates(language: Language) {
+    let broker = Stock::start(|_| "allow_anonymous true".to_owned()).await;
+    let mut command = language.subscriber();
+    command.args([
+        "--broker",
+        &broker.address(),
+        "--topic",
+        "example/#",
+        "--count",
+        "7",
+    ]);
+    let mut subscriber = Program::start(&mut command, broker.folder(), "subscriber");
+    let ready = match language {
+        Language::Python => "Granted QoS 1",
+        Language::Rust => "ready at",
+    };
+    subscriber.wait_to_say(ready, 1).await;
+
+    publish(&broker, "stamped", &[("mesh", "1 broker1 a 1 ff 1")]);
+    publish(&broker, "stamped again", &[("mesh", "1 broker1 a 1 ff 1")]);
+    publish(&broker, "stamped, on request", &[("mesh", "1 broker1 a 1 ff s1")]);
+    publish(&broker, "another epoch", &[("mesh", "1 broker1 b 1 ff 1")]);
+    let forged = [("mesh", "1 broker1 b 1 ff 1"), ("mesh", "1 broker1 b 2 ff 1")];
+    publish(&broker, "only the last stamp counts", &forged);
+    publish(
+        &broker,
+        "with an id",
+        &[("message-id", "p/1"), ("mesh", "1 broker1 b 3 ff 1")],
+    );
+    publish(
+        &broker,
+        "sent again",
+        &[("message-id", "p/1"), ("mesh", "1 broker2 a 1 ff 1")],
+    );
+    publish(&broker, "no stamp", &[("mesh", "none")]);
+    publish(&broker, "no stamp", &[("mesh", "none")]);
+    publish(&broker, "nothing at all", &[]);
+    subscriber.succeeded().await;
+    let expected = [
+        "stamped",
+        "another epoch",
+        "only the last stamp counts",
+        "with an id",
+        "no stamp",
+        "no stamp",
+        "nothing at all",
+    ];
+    assert_eq!(
+        subscriber.lines(),
+        expected.map(|payload| format!("example/x\t{payload}"))
+    );
+    assert!(
+        subscriber.said().contains("3 duplicates dropped"),
+        "{}",
+        subscriber.said()
+    );
+}
+
+#[tokio::test]
+async fn python_drops_what_has_come_before() {
+    duplicates(Language::Python).await;
+}
+
+#[tokio::test]
+async fn rust_drops_what_has_come_before() {
+    duplicates(Language::Rust).await;
+}
+
+/// A certificate of 127.0.0.1 that is its own authority, and a user `alice` with the password `secret`.
+fn secured(folder: &Path) -> String {
+    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (certificate, key, passwords) = (path("server.crt"), path("server.key"), path("passwords"));
+    let subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
+    let files = ["-keyout", &key, "-out", &certificate];
+    run("openssl", [&arguments[..], &files, &subject].concat());
+    std::fs::write(&passwords, "").unwrap();
+    run("mosquitto_passwd", ["-b", &passwords, "alice", "secret"]);
+    format!("allow_anonymous false\npassword_file {passwords}\ncertfile {certificate}\nkeyfile {key}")
+}
+
+async fn secure(language: Language) {
+    let broker = Stock::start(secured).await;
+    let address = broker.address();
+    let certificate = broker.folder().join("server.crt");
+    let connect = |mut command: std::process::Command, password: &str| {
+        command.env("MQTT_PASSWORD", password);
+        command.args(["--broker", &address, "--username", "alice", "--ca-file"]);
+        command.arg(&certificate);
+        command
+    };
+    let mut intruder = connect(language.subscriber(), "wrong");
+    let intruder = Program::start(&mut intruder, broker.folder(), "intruder");
+    intruder.wait_to_say("ot authorized", 2).await;
+
+    let mut command = connect(language.subscriber(), "secret");
+    let mut subscriber = Program::start(command.args(["--count", "3"]), broker.folder(), "subscriber");
+    let ready = match language {
+        Language::Python => "Granted QoS 1",
+        Language::Rust => "ready at",
+    };
+    subscriber.wait_to_say(ready, 1).await;
+    let mut command = connect(language.publisher(), "secret");
+    command.args(["--count", "3", "--rate", "100", "--outbox"]);
+    let mut publisher = Program::start(
+        command.arg(broker.folder().join("outbox.db")),
+        broker.folder(),
+        "publisher",
+    );
+    publisher.succeeded().await;
+    subscriber.succeeded().await;
+    assert!(intruder.lines().is_empty());
+}
+
+#[tokio::test]
+async fn python_speaks_tls_and_logs_in() {
+    secure(Language::Python).await;
+}
+
+#[tokio::test]
+async fn python_passes_the_checkers() {
+    let python = python();
+    let bin = python.parent().unwrap();
+    let checks: [(&str, &[&str]); 3] = [
+        ("mypy", &["."]),
+        ("ruff", &["check", "--no-cache", "."]),
+        ("ruff", &["format", "--no-cache", "--check", "."]),
+    ];
+    for (tool, arguments) in checks {
+        let mut command = std::process::Command::new(bin.join(tool));
+        command.args(arguments).current_dir(support::examples());
+        // mypy's cache would else lie among the examples.
+        let output = command
+            .env("MYPY_CACHE_DIR", bin.with_file_name("mypy-cache"))
+            .output();
+        let output = output.unwrap_or_else(|error| panic!("{tool}: {error}"));
+        assert!(
+            output.status.success(),
+            "{tool} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+}
