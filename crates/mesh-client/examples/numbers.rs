@@ -50,6 +50,10 @@ struct Network {
     longest_pause: f64,
     #[arg(long, requires = "password")]
     username: Option<String>,
+    /// Use TLS and trust these certificates
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Of the user
     #[arg(long, env = "MQTT_PASSWORD", hide_env_values = true)]
     password: Option<String>,
@@ -96,7 +100,7 @@ async fn main() -> anyhow::Result<()> {
 async fn publish(args: PublishArgs) -> anyhow::Result<()> {
     anyhow::ensure!(args.rate > 0.0, "--rate must be above 0");
     let outbox = Outbox::open(&args.outbox).with_context(|| args.outbox.display().to_string())?;
-    let (client, _messages) = mesh_client::start(options(args.network), outbox).await?;
+    let (client, _messages) = mesh_client::start(options(args.network)?, outbox).await?;
     tokio::spawn(tell(client.status()));
     let mut ticks = interval(Duration::from_secs_f64(1.0 / args.rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -115,7 +119,7 @@ async fn publish(args: PublishArgs) -> anyhow::Result<()> {
 }
 
 async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
-    let mut options = options(args.network);
+    let mut options = options(args.network)?;
     options.subscriptions = args.topic;
     options.session_expiry = Duration::from_secs(args.session_expiry);
     let (client, mut messages) = mesh_client::start(options, Outbox::in_memory()?).await?;
@@ -182,16 +186,28 @@ fn connection(status: &Status) -> String {
     }
 }
 
-fn options(network: Network) -> Options {
+#[cfg(feature = "tls")]
+fn tls(ca_file: Option<PathBuf>) -> anyhow::Result<Option<mesh_client::Tls>> {
+    let Some(path) = ca_file else { return Ok(None) };
+    let ca = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    Ok(Some(mesh_client::Tls {
+        ca: Some(ca),
+        identity: None,
+    }))
+}
+
+fn options(network: Network) -> anyhow::Result<Options> {
     let client_id = network
         .client_id
         .unwrap_or_else(|| format!("example-{}", std::process::id()));
-    Options {
+    Ok(Options {
         keep_alive: Duration::from_secs(network.keep_alive),
         longest_pause: Duration::from_secs_f64(network.longest_pause.clamp(0.0, 86_400.0)),
         login: network.username.zip(network.password),
+        #[cfg(feature = "tls")]
+        tls: tls(network.ca_file)?,
         ..Options::new(client_id, network.brokers)
-    }
+    })
 }
 
 fn address(text: &str) -> Result<(String, u16), String> {

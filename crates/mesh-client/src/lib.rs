@@ -12,9 +12,9 @@
 //! - **It comes back by itself**: to the balancer, or to a list of brokers in order, with pauses that grow and vary; and
 //!   it subscribes again wherever the broker does not know the session.
 //!
-//! Not built: QoS 0 and 2 (the outbox gives at least once, the dropped duplicates exactly once), subscriptions that
-//! change while it runs, wills, MQTT 3.1.1 (it has no user properties, by which duplicates are known), and TLS, which
-//! `rumqttc` has behind its feature `use-rustls` and [`Options`] does not pass on yet.
+//! TLS is behind the feature `tls`. Not built: QoS 0 and 2 (the outbox gives at least once, the dropped duplicates
+//! exactly once), subscriptions that change while it runs, wills, and MQTT 3.1.1 (it has no user properties, by which
+//! duplicates are known).
 
 mod connection;
 mod error;
@@ -35,6 +35,8 @@ use connection::Driver;
 pub use error::ClientError;
 pub use messages::{Message, Messages};
 pub use options::Options;
+#[cfg(feature = "tls")]
+pub use options::Tls;
 pub use outbox::Outbox;
 pub use seen::{MESH_STAMP, MESSAGE_ID};
 pub use status::Status;

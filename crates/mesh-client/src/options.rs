@@ -13,6 +13,26 @@ const CONNECT_PATIENCE_S: u64 = 3;
 /// The shortest keep-alive that rumqttc takes.
 const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// TLS, and whom to trust.
+#[cfg(feature = "tls")]
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Certificates to trust, as PEM; those of the operating system if `None`.
+    pub ca: Option<Vec<u8>>,
+    /// Our own certificate and its key, both as PEM, where the broker asks for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    fn transport(&self) -> rumqttc::Transport {
+        match &self.ca {
+            Some(ca) => rumqttc::Transport::tls(ca.clone(), self.identity.clone(), None),
+            None => rumqttc::Transport::tls_with_default_config(),
+        }
+    }
+}
+
 /// What a session shall be.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -35,6 +55,9 @@ pub struct Options {
     pub longest_pause: Duration,
     /// User name and password.
     pub login: Option<(String, String)>,
+    /// TLS; without it the connection is plain TCP. Needs the feature `tls`.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Tls>,
     /// Bytes of the largest packet that we take; a broker drops what is larger. rumqttc's own default of 10 KiB makes
     /// a larger message an endless loop of redelivery.
     pub max_packet: u32,
@@ -57,6 +80,8 @@ impl Options {
             keep_alive: Duration::from_secs(10),
             longest_pause: Duration::from_secs(30),
             login: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             max_packet: 256 << 20,
         }
     }
@@ -71,6 +96,14 @@ impl Options {
         }
         if !(SHORTEST_KEEP_ALIVE..=Duration::from_secs(65_535)).contains(&self.keep_alive) {
             return wrong("the keep-alive must be 5 s to 65535 s");
+        }
+        #[cfg(feature = "tls")]
+        if self
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.ca.is_none() && tls.identity.is_some())
+        {
+            return wrong("a certificate of our own needs the certificates to trust");
         }
         Ok(())
     }
@@ -88,6 +121,10 @@ impl Options {
             .set_max_packet_size(Some(self.max_packet));
         if let Some((user, password)) = &self.login {
             mqtt.set_credentials(user, password);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            mqtt.set_transport(tls.transport());
         }
         mqtt
     }

@@ -96,32 +96,49 @@ async fn rust_drops_what_has_come_before() {
     duplicates(Language::Rust).await;
 }
 
-/// A certificate of 127.0.0.1 that is its own authority, and a user `alice` with the password `secret`.
+/// An authority, a certificate of 127.0.0.1 by it, and a user `alice` with the password `secret`.
 fn secured(folder: &Path) -> String {
+    let openssl = |command: &str| {
+        let command = command.replace("FOLDER", &folder.to_string_lossy());
+        run("openssl", command.split(' '));
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout FOLDER/ca.key -out FOLDER/ca.crt",
+    );
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=broker -keyout FOLDER/server.key -out FOLDER/server.csr");
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        "x509 -req -days 2 -in FOLDER/server.csr -CA FOLDER/ca.crt -CAkey FOLDER/ca.key -CAcreateserial \
+         -extfile FOLDER/names -out FOLDER/server.crt",
+    );
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let (certificate, key, passwords) = (path("server.crt"), path("server.key"), path("passwords"));
-    let subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"];
-    let arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
-    let files = ["-keyout", &key, "-out", &certificate];
-    run("openssl", [&arguments[..], &files, &subject].concat());
-    std::fs::write(&passwords, "").unwrap();
-    run("mosquitto_passwd", ["-b", &passwords, "alice", "secret"]);
-    format!("allow_anonymous false\npassword_file {passwords}\ncertfile {certificate}\nkeyfile {key}")
+    std::fs::write(path("passwords"), "").unwrap();
+    run("mosquitto_passwd", ["-b", &path("passwords"), "alice", "secret"]);
+    format!(
+        "allow_anonymous false\npassword_file {}\ncertfile {}\nkeyfile {}",
+        path("passwords"),
+        path("server.crt"),
+        path("server.key")
+    )
 }
 
 async fn secure(language: Language) {
     let broker = Stock::start(secured).await;
     let address = broker.address();
-    let certificate = broker.folder().join("server.crt");
+    let certificate = broker.folder().join("ca.crt");
     let connect = |mut command: std::process::Command, password: &str| {
         command.env("MQTT_PASSWORD", password);
         command.args(["--broker", &address, "--username", "alice", "--ca-file"]);
         command.arg(&certificate);
         command
     };
+    let refused = match language {
+        Language::Python => "Not authorized",
+        Language::Rust => "NotAuthorized",
+    };
     let mut intruder = connect(language.subscriber(), "wrong");
     let intruder = Program::start(&mut intruder, broker.folder(), "intruder");
-    intruder.wait_to_say("ot authorized", 2).await;
+    intruder.wait_to_say(refused, 2).await;
 
     let mut command = connect(language.subscriber(), "secret");
     let mut subscriber = Program::start(command.args(["--count", "3"]), broker.folder(), "subscriber");
@@ -145,6 +162,12 @@ async fn secure(language: Language) {
 #[tokio::test]
 async fn python_speaks_tls_and_logs_in() {
     secure(Language::Python).await;
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn rust_speaks_tls_and_logs_in() {
+    secure(Language::Rust).await;
 }
 
 #[tokio::test]
