@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-render", &["mesh-model", "mesh-runtime"]),
     ("mesh-health", &["mesh-model", "mesh-runtime", "mesh-render"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),
+    ("mesh-scenarios", &["mesh-lab"]),
     (
         "meshctl",
         &["mesh-model", "mesh-runtime", "mesh-render", "mesh-lab"],
