@@ -123,8 +123,13 @@ run_tests() {
   else
     cargo test --locked --workspace --no-fail-fast -- "${filters[@]+"${filters[@]}"}"
   fi
-  # Only clients have TLS, so the workspace is built without.
-  [ "${#filters[@]}" -gt 0 ] || cargo test --locked -p mesh-client --features tls --test duplicates tls
+  [ "${#filters[@]}" -gt 0 ] || test_tls
+}
+
+# Only clients have TLS, so the workspace is built without.
+test_tls() {
+  cargo build --locked -p mesh-client --features tls --examples || fail "the build with TLS failed, see above"
+  cargo test --locked -p mesh-client --features tls --test duplicates tls
 }
 
 # The services on machines of their own; skipped, with the reason, where those cannot be.

@@ -92,9 +92,12 @@ class Session:
         self.connected = False
         self.address = options.brokers[0]
         self.connections = 0
+        self.trouble = ""
+        """Why there is no connection."""
         self._options = options
         self._session_expiry = session_expiry
         self._subscriptions = list(subscriptions)
+        self._is_subscribed = False
         self._place = 0
         self._failures = 0
         self._is_open = False
@@ -165,8 +168,10 @@ class Session:
         self.connections += 1
         self._since = time.monotonic()
         say(f"connected to {self._name()}, session {'resumed' if flags.session_present else 'new'}")
-        # Another broker does not know our subscriptions, and a broker may have forgotten them.
-        if self._subscriptions and not flags.session_present:
+        # Another broker does not know our subscriptions. And a session may be there without them: one of an earlier
+        # run with other topics, or one that was cut before it could subscribe.
+        if not (flags.session_present and self._is_subscribed) and self._subscriptions:
+            self._is_subscribed = False
             self.mqtt.subscribe(list(self._subscriptions))
 
     def _on_subscribe(
@@ -174,6 +179,7 @@ class Session:
     ) -> None:
         for (topic, _), reason in zip(self._subscriptions, reasons, strict=False):
             say(f"subscription to {topic}: {reason}")
+        self._is_subscribed = True
 
     def _lost(self, why: str) -> None:
         """Closes what is left of the connection and decides when and where to try next."""
@@ -181,6 +187,7 @@ class Session:
         if self.connected:
             say(f"lost {self._name()}: {why}")
         self.connected = self._is_open = False
+        self.trouble = why
         sock = self.mqtt.socket()
         if sock is not None:
             sock.close()
@@ -194,6 +201,11 @@ class Session:
             self._place = 0
             self._failures += 1
         self._next_attempt = time.monotonic() + pause
+
+    def __str__(self) -> str:
+        """The state in words."""
+        state = f"connected to {self._name()}" if self.connected else f"not connected {self.trouble}"
+        return f"{state}, {self.connections} connections"
 
     def _name(self) -> str:
         return f"{self.address[0]}:{self.address[1]}"

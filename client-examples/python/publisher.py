@@ -122,10 +122,8 @@ def main() -> int:
             break
         pause = start + made / args.rate - time.monotonic() if args.rate > 0 else 0.2
         publisher.step(min(max(pause, 0.0), 0.2))
-        session = publisher.session
         status.show(
-            f"{'connected' if session.connected else 'not connected'}, {session.connections} connections, "
-            f"{made} published, {publisher.acknowledged} acknowledged, {publisher.waiting} waiting"
+            f"{publisher.session}, {made} published, {publisher.acknowledged} acknowledged, {publisher.waiting} waiting"
         )
     publisher.session.close()
     say(

@@ -51,10 +51,7 @@ def main() -> int:
     session = Session(options_of(args), args.session_expiry, subscriptions, on_message)
     while not stopped and not 0 < args.count <= received:
         session.step(0.2)
-        status.show(
-            f"{'connected' if session.connected else 'not connected'}, {session.connections} connections, "
-            f"{received} received, {duplicates} duplicates dropped"
-        )
+        status.show(f"{session}, {received} received, {duplicates} duplicates dropped")
     session.close()
     say(f"{received} received, {duplicates} duplicates dropped")
     return 0

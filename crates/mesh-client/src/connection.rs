@@ -61,6 +61,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Line {
     connected: Option<Instant>,
+    /// Whether a broker has taken our subscriptions, on this connection or an earlier one.
+    subscribed: bool,
     /// The last message that was given to rumqttc.
     sent: i64,
     /// Messages that rumqttc has not given a packet id yet.
@@ -75,12 +77,17 @@ impl Driver {
     /// Runs until told to stop.
     pub(crate) async fn run(self) {
         let mut route = Route::new(self.options.brokers.clone(), self.options.longest_pause);
+        let mut subscribed = self.options.subscriptions.is_empty();
         while !self.stop.is_cancelled() {
             let address = route.address().clone();
-            let mut line = Line::default();
+            let mut line = Line {
+                subscribed,
+                ..Line::default()
+            };
             let ended = self.connection(&address, &mut line).await;
             let lasted = line.connected.map_or(Duration::ZERO, |since| since.elapsed());
             let Err(error) = ended else { break };
+            subscribed = line.subscribed;
             if line.connected.is_some() {
                 info!(broker = address.0, port = address.1, %error, "connection lost");
             }
@@ -153,22 +160,24 @@ impl Driver {
     }
 
     fn connected(&self, address: &(String, u16), client: &AsyncClient, ack: &ConnAck, line: &mut Line) {
-        line.connected = Some(Instant::now());
         let (broker, port) = address;
         info!(broker, port, session_present = ack.session_present, "connected");
-        self.shared.status.send_modify(|status| {
-            status.connected = Some(format!("{broker}:{port}"));
-            status.connections += 1;
-            status.resumed += u64::from(ack.session_present);
-            status.subscribed = ack.session_present || self.options.subscriptions.is_empty();
-        });
-        // Another broker does not know our subscriptions, and a broker may have forgotten them.
-        if !ack.session_present && !self.options.subscriptions.is_empty() {
+        line.connected = Some(Instant::now());
+        // Another broker does not know our subscriptions. And a session may be there without them: one of an earlier
+        // run with other topics, or one that was cut before it could subscribe.
+        line.subscribed &= ack.session_present || self.options.subscriptions.is_empty();
+        if !line.subscribed {
             let filters = self.options.subscriptions.iter();
             let filters = filters.map(|filter| Filter::new(filter, QoS::AtLeastOnce));
             // There is room: it is the first request of this connection.
             client.try_subscribe_many(filters).ok();
         }
+        self.shared.status.send_modify(|status| {
+            status.connected = Some(format!("{broker}:{port}"));
+            status.subscribed = line.subscribed;
+            status.connections += 1;
+            status.resumed += u64::from(ack.session_present);
+        });
     }
 
     fn incoming(&self, client: &AsyncClient, packet: Packet, line: &mut Line) -> Result<(), Ended> {
@@ -183,7 +192,10 @@ impl Driver {
                     self.shared.status.send_modify(|status| status.dropped += 1);
                 }
             }
-            Packet::SubAck(ack) => self.subscribed(&ack)?,
+            Packet::SubAck(ack) => {
+                self.subscribed(&ack)?;
+                line.subscribed = true;
+            }
             _ => {}
         }
         Ok(())

@@ -96,6 +96,45 @@ async fn rust_drops_what_has_come_before() {
     duplicates(Language::Rust).await;
 }
 
+/// A session of an earlier run is resumed, and what it lacks is subscribed.
+async fn other_topics(language: Language) {
+    let broker = Stock::start(|_| "allow_anonymous true".to_owned()).await;
+    let start = |name: &str, topic: &str| {
+        let mut command = language.subscriber();
+        command.args([
+            "--broker",
+            &broker.address(),
+            "--client-id",
+            "reader",
+            "--topic",
+            topic,
+        ]);
+        Program::start(&mut command, broker.folder(), name)
+    };
+    let ready = match language {
+        Language::Python => "Granted QoS 1",
+        Language::Rust => "ready at",
+    };
+    let mut first = start("first", "another/topic");
+    first.wait_to_say(ready, 1).await;
+    first.kill();
+    let second = start("second", "example/#");
+    second.wait_to_say(ready, 1).await;
+    publish(&broker, "new", &[]);
+    second.wait_for_lines(1).await;
+    assert!(second.said().contains("resumed"), "{}", second.said());
+}
+
+#[tokio::test]
+async fn python_subscribes_to_what_a_resumed_session_lacks() {
+    other_topics(Language::Python).await;
+}
+
+#[tokio::test]
+async fn rust_subscribes_to_what_a_resumed_session_lacks() {
+    other_topics(Language::Rust).await;
+}
+
 /// An authority, a certificate of 127.0.0.1 by it, and a user `alice` with the password `secret`.
 fn secured(folder: &Path) -> String {
     let openssl = |command: &str| {
