@@ -21,23 +21,29 @@ base_folder() {
 make_base() {
   local base log
   base=$(base_folder)
-  [ ! -d "$base" ] || return 0
-  found mmdebstrap || install mmdebstrap
-  found dpkg-scanpackages || install dpkg-dev
-  say "making the file system of test machines, kept in $base"
   as_root mkdir -p "$base_cache"
-  # Those of older recipes, and what a run that was killed has left.
-  as_root find "$base_cache" -mindepth 1 -maxdepth 1 -name 'base-*' -exec rm -rf {} +
-  log=$(mktemp)
-  {
-    as_root mmdebstrap --variant=minbase --include="$base_packages" "$base_release" "$base.making" &&
-      as_root bash -euc "$(declare -f furnish_base); furnish_base $base.making '$base_offered'" &&
-      as_root mv "$base.making" "$base"
-  } >"$log" 2>&1 || {
-    tail -n 20 "$log" >&2
-    fail "the file system of test machines cannot be made; the last lines are above, all of them in $log"
-  }
-  rm -f "$log"
+  # Two runs at once make it once.
+  exec 9>"$base_cache/lock"
+  flock 9
+  if [ ! -d "$base" ]; then
+    found mmdebstrap || install mmdebstrap
+    found dpkg-scanpackages || install dpkg-dev
+    say "making the file system of test machines, kept in $base"
+    # Those that no run has used lately, and what a run that was killed has left.
+    as_root find "$base_cache" -mindepth 1 -maxdepth 1 -name 'base-*' \( -mtime +14 -o -name '*.making' \) -exec rm -rf {} +
+    log=$(mktemp)
+    {
+      as_root mmdebstrap --variant=minbase --include="$base_packages" "$base_release" "$base.making" &&
+        as_root bash -euc "$(declare -f furnish_base); furnish_base $base.making '$base_offered'" &&
+        as_root mv "$base.making" "$base"
+    } >"$log" 2>&1 || {
+      tail -n 20 "$log" >&2
+      fail "the file system of test machines cannot be made; the last lines are above, all of them in $log"
+    }
+    rm -f "$log"
+  fi
+  as_root touch "$base"
+  exec 9>&-
 }
 
 # furnish_base FOLDER PACKAGES: what makes a Debian a machine of the tests.
