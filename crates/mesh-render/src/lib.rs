@@ -34,7 +34,8 @@ pub fn first_plan(config: &Config) -> Plan {
     Plan::new(0, primary, order)
 }
 
-/// Every file: `BROKER/mosquitto.conf` for each broker, `nginx/nginx.conf` and `nginx/upstream.conf`.
+/// Every file: `BROKER/mosquitto.conf` for each broker, `nginx/nginx.conf` and `nginx/upstream.conf`, and for scripts
+/// `inventory`, a line of id, IP address and port for each broker in order of priority.
 ///
 /// # Errors
 ///
@@ -49,6 +50,16 @@ pub fn all(config: &Config, secrets: &Secrets) -> Result<Vec<RenderedFile>, Rend
             mode: 0o600,
         });
     }
+    let brokers = config.topology.brokers().iter();
+    let lines = brokers.map(|broker| {
+        let address = broker.address;
+        format!("{} {} {}\n", broker.id, address.ip(), address.port())
+    });
+    files.push(RenderedFile {
+        path: "inventory".to_owned(),
+        contents: lines.collect(),
+        mode: 0o644,
+    });
     let mut nginx = |name: &str, contents| {
         files.push(RenderedFile {
             path: format!("nginx/{name}"),
