@@ -132,10 +132,11 @@ test_tls() {
   cargo test --locked -p mesh-client --features tls --test duplicates tls
 }
 
-# The services on machines of their own; skipped, with the reason, where those cannot be.
+# The services, and the scripts that deploy them, on machines of their own; skipped, with the reason, where those cannot be.
 test_services() {
   deploy/tests/machines.sh || fail "test machines do not work as they should here, see above"
   deploy/tests/systemd.sh || fail "the services do not live as they should, see above"
+  deploy/tests/deploy.sh || fail "the deployment does not do what it should, see above"
 }
 
 # The short form on loopback, and in namespaces where that can be.
@@ -185,7 +186,7 @@ if [ "${#filters[@]}" -eq 0 ]; then
   step "Running the scenarios"
   run_scenarios
   if [ -z "$only_scenarios" ]; then
-    step "Testing the services under systemd"
+    step "Testing services and deployment on machines with systemd"
     test_services
   fi
 fi

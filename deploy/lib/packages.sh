@@ -155,3 +155,19 @@ need_cargo_deb() {
     cargo install --quiet --locked --no-default-features cargo-deb || fail "cargo-deb could not be installed; see above"
   }
 }
+
+# package_in FOLDER NAME ARCHITECTURE: prints the newest such package there.
+package_in() {
+  local file newest=''
+  for file in "$1/$2"_*_"$3".deb; do
+    [ -e "$file" ] || continue
+    if [ -z "$newest" ] || [ "$file" -nt "$newest" ]; then newest=$file; fi
+  done
+  [ -n "$newest" ] || fail "there is no $2 for $3 in $1; run ./deploy/build-packages.sh on such a machine"
+  (cd "$(dirname "$newest")" && printf '%s/%s\n' "$PWD" "$(basename "$newest")")
+}
+
+# is_installed PACKAGE VERSION
+is_installed() {
+  [ "$(dpkg-query -W -f '${Status} ${Version}' "$1" 2>/dev/null)" = "install ok installed $2" ]
+}
