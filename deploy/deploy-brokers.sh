@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes each machine that mesh.toml names a broker of the mesh: Debian or Ubuntu hosts that answer over ssh. They are
-# changed one at a time, who serves last, and only where something differs; each has to pass messages to and from the
-# others before the next one's turn.
+# Makes a broker of the mesh of each machine that mesh.toml names: virtual machines of Multipass, which are made or
+# mended as needed, or Debian and Ubuntu hosts that answer over ssh. They are changed one at a time, who serves last, and
+# only where something differs; each has to pass messages to and from the others before the next one's turn.
 #
-#   ./deploy/deploy-brokers.sh --ssh USER [--packages DIR] [BROKER…]
+#   ./deploy/deploy-brokers.sh [--ssh USER] [--packages DIR] [BROKER…]
 #
-# --ssh USER       log in as this user: root, or one who may use sudo without a password
+# --ssh USER       hosts that are there, by ssh as this user: root, or one who may use sudo without a password
 # --packages DIR   where the packages are; else target/debian
 # BROKER           only these
 set -euo pipefail
@@ -17,6 +17,8 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$checkout/deploy/lib/packages.sh"
 # shellcheck source=deploy/lib/brokers.sh
 . "$checkout/deploy/lib/brokers.sh"
+# shellcheck source=deploy/lib/multipass.sh
+. "$checkout/deploy/lib/multipass.sh"
 
 packages=${CARGO_TARGET_DIR:-$checkout/target}/debian
 named=()
@@ -39,10 +41,14 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$ssh_user" ] || fail "how are the brokers' machines reached? Give --ssh USER"
+[ -n "$ssh_user" ] || found multipass || fail "Multipass is not here; run ./deploy/setup-environment.sh, or give --ssh USER"
 
 # reach BROKER: is it a machine that can be a broker?
 reach() {
+  if [ -z "$ssh_user" ]; then
+    bring_up_vm "$1"
+    return
+  fi
   on_broker "$1" true </dev/null ||
     fail "$1 ($(address_of "$1")) cannot be used over ssh as $ssh_user; is it up, is the key there, sudo without a password?"
   on_broker "$1" sh -c 'command -v apt-get && command -v systemctl' >/dev/null </dev/null ||
@@ -150,7 +156,7 @@ deploy() {
 }
 
 need_mesh
-found ssh || install openssh-client
+[ -z "$ssh_user" ] || found ssh || install openssh-client
 need_mosquitto_clients
 log=$(mktemp)
 render

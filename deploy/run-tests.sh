@@ -132,11 +132,14 @@ test_tls() {
   cargo test --locked -p mesh-client --features tls --test duplicates tls
 }
 
-# The services, and the scripts that deploy them, on machines of their own; skipped, with the reason, where those cannot be.
+# The services, and the scripts that deploy them, on machines of their own; skipped, with the reason, where those cannot
+# be. Multipass takes the longest, and much of it is as over ssh: with --long.
 test_services() {
   deploy/tests/machines.sh || fail "test machines do not work as they should here, see above"
   deploy/tests/systemd.sh || fail "the services do not live as they should, see above"
-  deploy/tests/deploy.sh || fail "the deployment does not do what it should, see above"
+  deploy/tests/deploy.sh || fail "the deployment over ssh does not do what it should, see above"
+  [ -n "${MESH_TEST_LONG-}" ] || return 0
+  deploy/tests/multipass.sh || fail "the deployment by Multipass does not do what it should, see above"
 }
 
 # The short form on loopback, and in namespaces where that can be.

@@ -27,7 +27,7 @@ address_of() {
 }
 
 port_of() {
-  inventory | sed -n "s/^$1 .* //p"
+  inventory | sed -n "s/^$1 [^ ]* \([^ ]*\) .*/\1/p"
 }
 
 # chosen_brokers [BROKER…]: those named, or all; the least preferred first, so that who serves comes last.
@@ -44,12 +44,17 @@ chosen_brokers() {
   done
 }
 
+# By ssh as this user, or if there is none by Multipass.
 ssh_user=''
 
 # on_broker BROKER COMMAND…: runs a command as root on a broker's machine. Standard input is handed on.
 on_broker() {
   local broker=$1 root='' words
   shift
+  if [ -z "$ssh_user" ]; then
+    multipass exec "$broker" -- sudo "$@"
+    return
+  fi
   [ "$ssh_user" = root ] || root='sudo -n '
   words=$(printf '%q ' "$@")
   # One connection does for all of it.

@@ -22,42 +22,10 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 brokers='broker1 broker2 broker3 broker4 broker5'
 
-# script NAME ARGUMENT…: runs one of the scripts on the host; what it says is kept in $machines/said.
-script() {
-  local name=$1
-  shift
-  on host timeout 300 bash "/root/mesh/deploy/$name" "$@" >"$machines/said" 2>&1 </dev/null
-}
-
-# runs TEXT NAME ARGUMENT…: a script that has to go well.
-runs() {
-  local text=$1 start=$SECONDS
-  shift
-  script "$@" || {
-    cat "$machines/said" >&2
-    fail "not so: $text"
-  }
-  ok "$text ($((SECONDS - start)) s)"
-}
-
-says() {
-  grep -q -e "$1" "$machines/said"
-}
-
-# processes: which Mosquittos run.
-processes() {
-  local broker
-  for broker in $brokers; do
-    printf '%s=%s ' "$broker" "$(on "$broker" systemctl show --value --property MainPID mosquitto)"
-  done
-}
-
 # The host has the scripts and the packages; the user `admin` may log in to the others, and become root there.
 hand_out_keys() {
   local broker number=10
-  mkdir -p "$machines/host/root/root/mesh"
-  cp -r "$checkout/deploy" "$machines/host/root/root/mesh/"
-  cp -r "$packages" "$machines/host/root/root/packages"
+  hand_out_scripts
   on host ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
   for broker in $brokers; do
     on "$broker" useradd --create-home --shell /bin/bash admin
@@ -74,7 +42,7 @@ hand_out_keys() {
 }
 
 from_nothing() {
-  runs "the host is set up" setup-environment.sh --packages /root/packages/1
+  runs "the host is set up" setup-environment.sh --no-multipass --packages /root/packages/1
   runs "five machines become brokers" deploy-brokers.sh --ssh admin --packages /root/packages/1
   expect "a broker's passwords are for root and Mosquitto only" \
     test "$(on broker1 stat -c '%U %G %a' /etc/mesh/mosquitto.conf)" = 'root mosquitto 640'
@@ -87,7 +55,7 @@ from_nothing() {
 again() {
   local before
   before="$(processes)$(unit mesh-nginx MainPID) $(unit mesh-health MainPID)"
-  runs "setting up again does nothing" setup-environment.sh --packages /root/packages/1
+  runs "setting up again does nothing" setup-environment.sh --no-multipass --packages /root/packages/1
   runs "nor deploying" deploy-brokers.sh --ssh admin --packages /root/packages/1
   expect "each broker is as it should be" test "$(grep -c 'is as it should be' "$machines/said")" = 5
   runs "nor starting" start-services.sh

@@ -98,3 +98,40 @@ hears() {
   on host timeout 10 mosquitto_pub -h 192.168.100.1 -q 1 -t test/word -m "$1" || fail "nobody takes a message"
   eventually 10 "the client hears «$1»" grep -q -x -e "$1" "$machines/witness"
 }
+
+# hand_out_scripts: the host has what a user has: the checkout's scripts, and the packages.
+hand_out_scripts() {
+  mkdir -p "$machines/host/root/root/mesh"
+  cp -r "$checkout/deploy" "$machines/host/root/root/mesh/"
+  cp -r "$packages" "$machines/host/root/root/packages"
+}
+
+# script NAME ARGUMENT…: runs one of the scripts on the host; what it says is kept in $machines/said.
+script() {
+  local name=$1
+  shift
+  on host timeout 300 bash "/root/mesh/deploy/$name" "$@" >"$machines/said" 2>&1 </dev/null
+}
+
+# runs TEXT NAME ARGUMENT…: a script that has to go well.
+runs() {
+  local text=$1 start=$SECONDS
+  shift
+  script "$@" || {
+    cat "$machines/said" >&2
+    fail "not so: $text"
+  }
+  ok "$text ($((SECONDS - start)) s)"
+}
+
+says() {
+  grep -q -e "$1" "$machines/said"
+}
+
+# processes: which Mosquittos run on the brokers' machines.
+processes() {
+  local broker
+  for broker in ${brokers:?}; do
+    printf '%s=%s ' "$broker" "$(on "$broker" systemctl show --value --property MainPID mosquitto)"
+  done
+}
