@@ -58,7 +58,7 @@ on_broker() {
   [ "$ssh_user" = root ] || root='sudo -n '
   words=$(printf '%q ' "$@")
   # One connection does for all of it.
-  mkdir -p -m 700 "$HOME/.ssh"
+  [ -d "$HOME/.ssh" ] || mkdir -m 700 "$HOME/.ssh"
   ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ControlMaster=auto -o ControlPersist=10 \
     -o ControlPath="$HOME/.ssh/mesh-%C" "$ssh_user@$(address_of "$broker")" "$root$words"
 }

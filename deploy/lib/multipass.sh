@@ -25,15 +25,17 @@ vm_state() {
 
 # make_vm BROKER: launches it. The snap cannot read files outside of the home folder, so cloud-init's come by pipe.
 make_vm() {
-  local mac
+  local mac vm_log
+  vm_log=$(mktemp)
   mac=$(inventory | sed -n "s/^$1 .* //p")
   say "making the virtual machine $1; this takes a minute or two"
-  as_root cat "$rendered/$1/cloud-init.yaml" |
+  as_root cat "${rendered:?render comes first}/$1/cloud-init.yaml" |
     multipass launch --name "$1" --cpus "$vm_cpus" --memory "$vm_memory" --disk "$vm_disk" --timeout 600 \
-      --network "name=$vm_bridge,mode=manual,mac=$mac" --cloud-init - "$vm_image" >"$log" 2>&1 || {
-    tail -n 5 "$log" >&2
+      --network "name=$vm_bridge,mode=manual,mac=$mac" --cloud-init - "$vm_image" >"$vm_log" 2>&1 || {
+    tail -n 5 "$vm_log" >&2
     fail "Multipass cannot launch $1, see above; when that is mended, run this again"
   }
+  rm -f "$vm_log"
 }
 
 # bring_up_vm BROKER: makes it, or has the one that is there run.
