@@ -91,10 +91,12 @@ spelled! {
 
 /// One thing that happened. Fields that do not apply are left out on the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// What.
     pub name: EventName,
     /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub at: Timestamp,
     /// The broker concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]

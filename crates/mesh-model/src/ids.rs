@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// (see [`crate::names`]).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^[a-z][a-z0-9-]{0,31}$"))]
 pub struct BrokerId(String);
 
 /// Why a text is not a [`BrokerId`].

@@ -49,6 +49,7 @@ spelled! {
 
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Incident {
     /// Its name, which no other incident has.
     pub id: String,
@@ -65,8 +66,10 @@ pub struct Incident {
     /// What was wrong, in a few words.
     pub reason: Option<String>,
     /// When the first sign was.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub began_at: Timestamp,
     /// When it was over; `None` while it lasts.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub ended_at: Option<Timestamp>,
     /// The steps, in the order in which they happened.
     pub phases: Vec<IncidentStep>,
@@ -74,10 +77,12 @@ pub struct Incident {
 
 /// One step of an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IncidentStep {
     /// Which.
     pub phase: IncidentPhase,
     /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub at: Timestamp,
     /// Milliseconds since the first sign, by a clock that nobody sets.
     pub elapsed_ms: f64,
@@ -85,6 +90,7 @@ pub struct IncidentStep {
 
 /// The answer of `GET /v1/incidents`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IncidentList {
     /// The latest incidents, newest first.
     pub incidents: Vec<Incident>,

@@ -25,6 +25,9 @@ pub const CANARY_PREFIX: &str = "$mesh/canary/";
 /// The round trips of a probe of broker `B` are published under this prefix followed by `B`.
 pub const PROBE_PREFIX: &str = "$mesh/probe/";
 
+/// A test message that somebody sends to watch it arrive is published under this prefix followed by a nonce.
+pub const FLOW_PREFIX: &str = "$mesh/flow/";
+
 /// The plugin's own counters stand under this prefix, retained, beside the broker's.
 pub const COUNTER_PREFIX: &str = "$SYS/broker/mesh/";
 

@@ -12,10 +12,12 @@ use crate::ids::BrokerId;
 
 /// Everything that mesh-health knows at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Snapshot {
     /// The generation of the plan that mesh-health wants.
     pub generation: u64,
     /// When this was taken.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub at: Timestamp,
     /// The state of the whole.
     pub state: MeshState,
@@ -33,6 +35,7 @@ pub struct Snapshot {
 
 /// What the balancer really runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BalancerSnapshot {
     /// The generation that it answered at the last read-back.
     pub generation: Option<u64>,
@@ -52,10 +55,12 @@ pub struct BalancerSnapshot {
 
 /// One broker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BrokerSnapshot {
     /// Its name.
     pub id: BrokerId,
     /// Where it takes MQTT connections.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: SocketAddr,
     /// What is observed.
     pub health: HealthStatus,
@@ -64,6 +69,7 @@ pub struct BrokerSnapshot {
     /// The part it plays for clients.
     pub role: Option<Role>,
     /// Since when `health` is what it is.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub since: Timestamp,
     /// Why `health` is what it is, in a few words.
     pub reason: Option<String>,
@@ -84,6 +90,7 @@ pub struct BrokerSnapshot {
 
 /// The retained state of one broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetainedSnapshot {
     /// Retained messages outside `$SYS`.
     pub count: u64,
@@ -93,6 +100,7 @@ pub struct RetainedSnapshot {
 
 /// One direction between two brokers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LinkSnapshot {
     /// The broker whose messages are carried.
     pub from: BrokerId,

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use config::{FileFormat, Source};
 
 pub use reader::Setting;
-pub use settings::{Announce, Balancer, Failback, Health, Log, LogRotation, Mosquitto, Security};
+pub use settings::{Announce, Balancer, Dashboard, Failback, Health, Log, LogRotation, Mosquitto, Security};
 
 use mesh_model::Topology;
 use places::Places;
@@ -79,6 +79,8 @@ pub struct Config {
     pub announce: Announce,
     /// `[security]`: where secrets are.
     pub security: Security,
+    /// `[dashboard]`: the page.
+    pub dashboard: Dashboard,
     /// `[log]`: the daemons' own log lines.
     pub log: Log,
 }

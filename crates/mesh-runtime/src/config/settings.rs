@@ -3,6 +3,7 @@
 
 mod announce;
 mod balancer;
+mod dashboard;
 mod health;
 mod log;
 mod mosquitto;
@@ -17,6 +18,7 @@ use super::reader::Reader;
 
 pub use announce::Announce;
 pub use balancer::Balancer;
+pub use dashboard::Dashboard;
 pub use health::{Failback, Health};
 pub use log::{Log, LogRotation};
 pub use mosquitto::Mosquitto;
@@ -47,6 +49,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
             "folder with the files `mesh-link` and `mesh-health`, each the password of that user",
         ),
     };
+    let dashboard = dashboard::read(reader);
     let log = log::read(reader);
     Some(Config {
         path: path.to_owned(),
@@ -56,6 +59,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         health,
         announce,
         security,
+        dashboard,
         log,
     })
 }
