@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-runtime", &["mesh-model"]),
     ("mesh-render", &["mesh-model", "mesh-runtime"]),
     ("mesh-health", &["mesh-model", "mesh-runtime", "mesh-render"]),
+    ("mesh-dashboard", &["mesh-model", "mesh-runtime"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),
     ("mesh-scenarios", &["mesh-lab"]),
     (

@@ -1,0 +1,97 @@
+//! The page: shows the network live, and afterwards what happened.
+//!
+//! It only reads and asks. [`feed`] follows mesh-health and holds what is known; [`routes`] tell it, as JSON and as a
+//! stream; [`assets`] are the page itself; [`security`] decides who may have any of it. Whatever is away, the page says
+//! so and goes on with the rest: nothing of MQTT depends on this program.
+
+pub mod assets;
+pub mod feed;
+pub mod metrics;
+pub mod openapi;
+mod problem;
+pub mod routes;
+pub mod security;
+pub mod wire;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use mesh_runtime::Config;
+use mesh_runtime::notify::{Notifier, State};
+use mesh_runtime::secrets::Secrets;
+use mesh_runtime::shutdown::Tasks;
+use tokio::net::TcpListener;
+
+use crate::assets::Assets;
+use crate::feed::upstream::Upstream;
+use crate::feed::{Feed, Follower};
+use crate::metrics::Counters;
+use crate::routes::App;
+use crate::routes::flow::Flow;
+use crate::security::Guard;
+
+/// How long the work may take to end after it was asked to.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Serves the page for the network of `config` on `listener` until `shutdown` completes.
+///
+/// # Errors
+///
+/// If the token cannot be read, or if a part of the daemon ends that must not, or does not end when asked to.
+pub async fn run(
+    config: &Config,
+    assets: Option<PathBuf>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut tasks = Tasks::new();
+    let token = tasks.token();
+    let counters = Arc::new(Counters::default());
+    let feed = Arc::new(Feed::new(config.dashboard.max_streams, Arc::clone(&counters)));
+    let upstream = Upstream::new(config.health.listen);
+    let (hints, hinted) = tokio::sync::mpsc::channel(256);
+    let follower = Follower::new(Arc::clone(&feed), upstream.clone());
+    tasks.spawn("follower", follower.run(hinted, token.clone()));
+    tasks.spawn("listener", feed::listen(upstream.clone(), hints, token.clone()));
+
+    let secrets = Secrets::load(&config.security.secrets_dir)
+        .inspect_err(|error| tracing::warn!(%error, "no test messages can be sent from the page"));
+    let app = App {
+        feed,
+        upstream,
+        counters,
+        assets: Arc::new(Assets::new(assets)),
+        flow: Arc::new(Flow::new(config, secrets.ok())),
+        shutdown: token.clone(),
+    };
+    let guard = Guard::load(&config.dashboard).context("cannot protect the page")?;
+    let router = routes::router(app, guard);
+    tasks.spawn("page", {
+        let token = token.clone();
+        async move {
+            let served = mesh_runtime::http::serve(listener, router, token).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the page cannot be served");
+            }
+        }
+    });
+
+    let manager = Notifier::from_env().unwrap_or_default();
+    manager.send(&[State::Ready]).ok();
+    let ended = tokio::select! {
+        () = shutdown => None,
+        name = tasks.any_ended() => Some(name),
+    };
+    manager.send(&[State::Stopping]).ok();
+    let left = tasks.finish(SHUTDOWN_DEADLINE).await;
+    if let Some(name) = ended {
+        bail!("the task {name} ended by itself");
+    }
+    if !left.is_empty() {
+        bail!("did not end within {SHUTDOWN_DEADLINE:?}: {}", left.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+// What states are called, their colour and their sign: never a colour alone.
+
+import { s } from "./dom.js";
+
+/** Signs as paths in a square from -6 to 6. */
+export const SIGNS = {
+  healthy: "M-5 .5 -1.5 4 5-4",
+  suspect: "M0-5V1.5M0 5V5.01",
+  dead: "M-4.5-4.5 4.5 4.5M4.5-4.5-4.5 4.5",
+  recovering: "M4.6-2A5 5 0 1 0 5 1.2M5-5.4V-1.7H1.3",
+  unknown: "M-4 0H4",
+};
+
+/** Shapes of roles, for a circle of radius 1 around 0: hexagon, diamond, circle. */
+export function shape(role, r) {
+  if (role === "primary") {
+    const corners = [0, 1, 2, 3, 4, 5].map((i) => {
+      const angle = (Math.PI / 3) * i - Math.PI / 2;
+      return `${(r * 1.08 * Math.cos(angle)).toFixed(1)} ${(r * 1.08 * Math.sin(angle)).toFixed(1)}`;
+    });
+    return `M${corners.join("L")}Z`;
+  }
+  if (role === "backup") {
+    const d = (r * 1.14).toFixed(1);
+    return `M0-${d} ${d} 0 0 ${d}-${d} 0Z`;
+  }
+  const c = (r * 0.92).toFixed(1);
+  return `M-${c} 0A${c} ${c} 0 1 1 ${c} 0A${c} ${c} 0 1 1-${c} 0Z`;
+}
+
+const CLASS = { healthy: "is-ok", suspect: "is-warn", recovering: "is-warn", dead: "is-bad", unknown: "is-idle", up: "is-ok", down: "is-bad" };
+export const classOf = (word) => CLASS[word] ?? "is-idle";
+
+export const sign = (name) =>
+  s("svg", { viewBox: "-7 -7 14 14", "aria-hidden": "true" }, s("path", { d: SIGNS[name] ?? SIGNS.unknown, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-linecap": "round", "stroke-linejoin": "round" }));
+
+export const PHASES = {
+  first_sign: "first sign",
+  confirmed: "taken for dead",
+  plan_installed: "new plan installed",
+  generation_confirmed: "balancer runs it",
+  old_workers_stopped: "old workers closed",
+  sessions_cut: "old sessions moved",
+  first_client_back: "first client back",
+  recovered: "healthy again",
+};
+
+/** How a phase is known, in words. */
+export const KNOWN_BY = {
+  first_sign: "inferred: the last answer before the silence, or the first refusal",
+  first_client_back: "measured: the new primary's own count of clients, told each second",
+};
+export const knownBy = (phase) => KNOWN_BY[phase] ?? "measured by mesh-health";
+export const isInferred = (phase) => phase === "first_sign";
