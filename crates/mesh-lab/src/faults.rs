@@ -24,7 +24,8 @@ const RESTART_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a daemon may take to end in order.
 const HALT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Something to do to a running lab. `process` is a broker's id, `nginx` or `mesh-health`.
+/// Something to do to a running lab. `process` is a broker's id, `nginx`, `mesh-health` or
+/// `mesh-dashboard`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "fault")]
 pub enum Fault {
@@ -226,7 +227,8 @@ impl Shared {
                         .map(drop)
                 }
                 (None, setup::NGINX) => ready::balancer(&self.net, self.inside.readback).await.map(drop),
-                (None, setup::HEALTH) => ready::health(&self.net, self.inside.health).await,
+                (None, setup::HEALTH) => ready::healthy(&self.net, self.inside.health).await,
+                (None, setup::DASHBOARD) => ready::healthy(&self.net, self.inside.dashboard).await,
                 (None, name) => match self.extra_place(name) {
                     Some(place) => ready::listens(&self.net, self.inside.extra[place]).await,
                     None => Err("there is no such process".to_owned()),

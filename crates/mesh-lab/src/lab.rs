@@ -54,8 +54,7 @@ impl Lab {
                 "a lab has at most {MAX_EXTRA} extra processes"
             )));
         }
-        let needs_plugin = options.broker_conf.is_none();
-        let programs = programs::find(needs_plugin, options.balancer, options.health)?;
+        let programs = programs::find(&options)?;
         let state = State::open(options.state.as_deref(), options.fresh)?;
         let prepared = Prepared::new(&state, &programs, &options);
         // There is nothing in it yet that would tell more than the error.
@@ -110,6 +109,10 @@ impl Lab {
         }
         if options.health {
             shared.answers(setup::HEALTH, left()).await?;
+        }
+        if options.dashboard {
+            shared.processes.start(setup::DASHBOARD)?;
+            shared.answers(setup::DASHBOARD, left()).await?;
         }
         shared.processes.supervise_from_now_on();
         self.tasks
@@ -169,6 +172,11 @@ impl Lab {
         format!("http://{}", self.shared.outside.health)
     }
 
+    /// The root of the page, without a slash at its end.
+    pub fn dashboard_url(&self) -> String {
+        format!("http://{}", self.shared.outside.dashboard)
+    }
+
     /// The state folder.
     pub fn state(&self) -> &Path {
         self.state.root()
@@ -179,7 +187,7 @@ impl Lab {
         self.state.root().join(name)
     }
 
-    /// The process id of `name` (a broker, `nginx` or `mesh-health`) while it runs.
+    /// The process id of `name` (a broker, `nginx`, `mesh-health` or `mesh-dashboard`) while it runs.
     pub fn pid(&self, name: &str) -> Option<u32> {
         self.shared.processes.pid(name)
     }

@@ -130,6 +130,7 @@ pub(crate) fn mesh_toml(contents: &Contents<'_>) -> Result<String, LabError> {
     balancer["worker_connections"] = value(i64::try_from(connections).unwrap_or(64));
 
     section(&mut document, "health")["listen"] = address(addresses.health);
+    section(&mut document, "dashboard")["listen"] = address(addresses.dashboard);
     section(&mut document, "security")["secrets_dir"] = path(&state.join("secrets"));
 
     let settings: DocumentMut = contents
@@ -194,6 +195,7 @@ mod tests {
             plugin: Some("/x/libmesh_plugin.so".into()),
             nginx: None,
             mesh_health: None,
+            mesh_dashboard: None,
         };
         let addresses = Addresses::loopback(&Ports::new(18_830, 5).unwrap());
         let text = |settings| {

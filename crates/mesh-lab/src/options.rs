@@ -63,6 +63,8 @@ pub struct LabOptions {
     pub balancer: bool,
     /// Whether mesh-health runs.
     pub health: bool,
+    /// Whether mesh-dashboard runs.
+    pub dashboard: bool,
     /// What else may be started, at most [`MAX_EXTRA`].
     pub extra: Vec<ExtraProcess>,
     /// TOML that is laid over the `mesh.toml` of the lab.
@@ -88,6 +90,7 @@ impl Default for LabOptions {
             net: Net::Loopback,
             balancer: true,
             health: true,
+            dashboard: false,
             extra: Vec::new(),
             settings: String::new(),
             broker_conf: None,

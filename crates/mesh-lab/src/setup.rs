@@ -22,6 +22,8 @@ use crate::state::State;
 pub(crate) const NGINX: &str = "nginx";
 /// The name of mesh-health's process.
 pub(crate) const HEALTH: &str = "mesh-health";
+/// The name of mesh-dashboard's process.
+pub(crate) const DASHBOARD: &str = "mesh-dashboard";
 
 /// Enough for a thousand clients a broker; more would only make Nginx reserve memory.
 const OPEN_FILES: u64 = 65_536;
@@ -67,7 +69,10 @@ pub(crate) fn write(
         specs.push(balancer(state, &config, nginx.takes_error_log)?);
     }
     if let Some(program) = &programs.mesh_health {
-        specs.push(health(state, program, &path)?);
+        specs.push(daemon(state, HEALTH, program, &path)?);
+    }
+    if let Some(program) = &programs.mesh_dashboard {
+        specs.push(daemon(state, DASHBOARD, program, &path)?);
     }
     for (extra, address) in options.extra.iter().zip(&addresses.extra) {
         specs.push(other(state, &config, extra, *address)?);
@@ -142,13 +147,13 @@ fn sorted(plan: &Plan) -> Vec<&BrokerId> {
     ids
 }
 
-fn health(state: &State, program: &Path, mesh_toml: &Path) -> Result<Spec, LabError> {
-    let folder = state.folder(HEALTH)?;
+fn daemon(state: &State, name: &str, program: &Path, mesh_toml: &Path) -> Result<Spec, LabError> {
+    let folder = state.folder(name)?;
     Ok(Spec {
-        name: HEALTH.to_owned(),
+        name: name.to_owned(),
         program: program.to_owned(),
         arguments: vec!["--config".into(), mesh_toml.into()],
-        log: folder.join("mesh-health.log"),
+        log: folder.join(format!("{name}.log")),
         folder,
         place: Place::Host,
         supervised: true,

@@ -48,7 +48,7 @@ struct UpArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = brokers)]
     brokers: usize,
 
-    /// The balancer's port; brokers follow, and with another port than 18830 mesh-health is 71 above it
+    /// The balancer's port; brokers follow, and with another port than 18830 the page is 70 above it, mesh-health 71
     #[arg(long, value_name = "P", default_value_t = 18_830)]
     base_port: u16,
 
@@ -86,7 +86,7 @@ enum FaultCommand {
 
 #[derive(Debug, clap::Args)]
 struct ProcessArgs {
-    /// The broker; also `nginx` or `mesh-health`, which are started again by themselves
+    /// The broker; also `nginx`, `mesh-health` or `mesh-dashboard`, which are started again by themselves
     #[arg(value_name = "BROKER")]
     process: String,
 
@@ -146,6 +146,7 @@ async fn up(args: &UpArgs) -> anyhow::Result<()> {
         } else {
             Net::Loopback
         },
+        dashboard: true,
         // Somebody who has closed the terminal does not read this any more; the lab goes on.
         progress: Some(Arc::new(|line| drop(say(line)))),
         ..LabOptions::default()
@@ -193,7 +194,8 @@ fn summary(lab: &Lab, state: &Path) -> String {
         format!(" --state {}", state.display())
     };
     text += &format!(
-        "  status      {url}/v1/status, or `meshctl status{state_flag}`\n\
+        "  page        {page}/\n\
+         \x20 status      {url}/v1/status, or `meshctl status{state_flag}`\n\
          \x20 logs        {root}/NAME/*.log\n\
          \n\
          \x20 subscribe   mosquitto_sub -p {port} -t 'hello/#' -v\n\
@@ -201,6 +203,7 @@ fn summary(lab: &Lab, state: &Path) -> String {
          \x20 break       meshctl lab fault kill {first}{state_flag}\n\
          \x20 mend        meshctl lab fault restart {first}{state_flag}\n\
          \x20 end         Ctrl-C, or `meshctl lab down{state_flag}`\n",
+        page = lab.dashboard_url(),
         url = lab.health_url(),
         root = lab.state().display(),
     );
