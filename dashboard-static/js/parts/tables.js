@@ -36,14 +36,14 @@ export function brokerTable() {
   };
 }
 
-export function linkTable(only) {
+export function linkTable(name = "Links", only = null) {
   const body = h("tbody", {});
   const table = h("table", { class: "rows" },
-    h("caption", { class: "unseen" }, "Links"),
+    h("caption", { class: "unseen" }, name),
     h("thead", {}, h("tr", {}, col("From"), col("To"), col("State"), col("Latency ms", true), col("Msg/s", true), col("Received", true))),
     body);
   return {
-    element: h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Links" }, table),
+    element: h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name }, table),
     update(frame) {
       const links = only ? frame.links.filter(only) : frame.links;
       if (links.length === 0) return replace(body, h("tr", {}, h("td", { colspan: 6 }, "There are no links.")));

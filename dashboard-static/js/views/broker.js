@@ -18,8 +18,8 @@ export function broker(main, { id }) {
   const enable = h("button", { type: "button" }, "Enable …");
   const back = h("button", { type: "button" }, "Fail back …");
   const small = charts(() => {});
-  const received = linkTable((link) => link.to === id);
-  const sent = linkTable((link) => link.from === id);
+  const received = linkTable("Links in", (link) => link.to === id);
+  const sent = linkTable("Links out", (link) => link.from === id);
   const past = incidentRows();
   const title = h("span", { class: "small" });
   replace(main,

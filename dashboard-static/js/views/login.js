@@ -15,6 +15,6 @@ export function login(main) {
 }
 
 export function missing(main) {
-  replace(main, h("section", { class: "card" }, h("p", { class: "empty" }, h("b", {}, "There is no page here"), h("a", { href: "/" }, "Go to the overview"))));
+  replace(main, h("section", { class: "card" }, h("div", { class: "empty" }, h("h1", {}, "There is no page here"), h("a", { href: "/" }, "Go to the overview"))));
   return { title: "No page" };
 }

@@ -28,12 +28,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
+/// The first one is for everything, the others for documents and data.
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     ),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (
@@ -98,13 +99,17 @@ fn text(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Opt
 
 /// Adds the headers to every answer, and refuses what may not be.
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_part = path.starts_with("/assets/") && (path.ends_with(".js") || path.ends_with(".css"));
     let mut response = match check(&guard, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => *refused,
     };
     let headers = response.headers_mut();
-    for (name, value) in HEADERS {
-        headers.insert(name, value);
+    // Scripts and style sheets are governed by the document that loads them.
+    let wanted = if is_part { &HEADERS[..1] } else { &HEADERS[..] };
+    for (name, value) in wanted {
+        headers.insert(name, value.clone());
     }
     response
 }
