@@ -66,6 +66,31 @@ need_promtool() {
   found promtool || ! found apt-get || install prometheus
 }
 
+# What drives the page: Debian's Chromium, and Python with Playwright in a folder of its own. No browser is downloaded.
+need_browser() {
+  found apt-get || return 0
+  found chromium || install chromium
+  python3 -c 'import venv, ensurepip' 2>/dev/null || install python3 python3-venv
+}
+
+# The page in a real browser over a real lab, and the API against its own description.
+test_page() {
+  local tests=crates/mesh-dashboard/browser-tests folder=target/browser-tests select='' result=0
+  if ! found chromium; then
+    say "skipped: the page is not tested, since there is no chromium (Debian's package has it)"
+    return 0
+  fi
+  if ! cmp -s "$tests/requirements.txt" "$folder/requirements.txt"; then
+    python3 -m venv "$folder" || fail "no virtual environment can be made; install python3-venv"
+    "$folder/bin/pip" install --quiet --requirement "$tests/requirements.txt" || fail "pip has complaints, see above"
+    cp "$tests/requirements.txt" "$folder/requirements.txt"
+  fi
+  [ ${#filters[@]} -eq 0 ] || select=$(printf ' or %s' "${filters[@]}")
+  "$folder/bin/pytest" -q -p no:cacheprovider -k "${select# or }" "$tests" || result=$?
+  # 5: none of the tests was asked for.
+  [ "$result" -eq 0 ] || [ "$result" -eq 5 ] || fail "the page does not do what it should, see above"
+}
+
 # The alerts: that Prometheus takes them, and that each fires when it should.
 check_alerts() {
   if found promtool; then
@@ -160,9 +185,9 @@ cd "$checkout"
 if [ -n "$only_scenarios" ]; then
   steps 3
 elif [ "${#filters[@]}" -gt 0 ]; then
-  steps 4
+  steps 5
 else
-  steps 6
+  steps 7
 fi
 step "Looking for Mosquitto, Nginx, HAProxy, Python and network tools"
 need_mosquitto
@@ -179,10 +204,13 @@ need_rust
 need_lints
 need_promtool
 if [ -z "$only_scenarios" ]; then
+  need_browser
   step "Checking the sources"
   check_sources
   step "Building and testing"
   run_tests
+  step "Testing the page in a browser"
+  test_page
 fi
 # Filters are about tests by name, which the others have not.
 if [ "${#filters[@]}" -eq 0 ]; then

@@ -13,7 +13,7 @@ export function sentence(told, now) {
   if (!health.reachable) return say("idle", `mesh-health is away; last: ${head}, ${primary} serves`);
   if (up === 0 && state === "no_eligible_broker") return say("bad", "No broker answers");
   if (state === "failing_over") {
-    const open = incident && !incident.ended_at ? incident : null;
+    const open = incident && !incident.ended_at && incident.kind === "broker" ? incident : null;
     const who = open?.broker ?? primary;
     const age = open ? `, ${span(now - Date.parse(open.began_at))}` : "";
     return { level: "bad", text: `${head}; ${who} failing over${age}`, steady: `${head}; ${who} failing over` };

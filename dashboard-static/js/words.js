@@ -42,12 +42,31 @@ export const PHASES = {
   old_workers_stopped: "old workers closed",
   sessions_cut: "old sessions moved",
   first_client_back: "first client back",
+  answering: "clients served",
   recovered: "healthy again",
 };
 
+const OTHERWISE = {
+  link: { confirmed: "taken for down", recovered: "messages pass again" },
+  balancer: { confirmed: "noticed", recovered: "runs the wanted plan" },
+};
+
+/** A phase of an incident of this kind, in words. */
+export const phaseWords = (kind, phase) => OTHERWISE[kind]?.[phase] ?? PHASES[phase] ?? phase;
+
+/** What an incident is about: `broker1 → broker2` (clients went there), `link broker1 → broker2`, `balancer`. */
+export function subject(incident) {
+  if (incident.kind === "link") return `link ${incident.from} → ${incident.to}`;
+  if (incident.kind === "balancer") return "balancer";
+  return incident.to ? `${incident.broker} → ${incident.to}` : incident.broker;
+}
+
+/** Whether an incident is about the broker `id` or a link of it. */
+export const concerns = (incident, id) => incident.broker === id || (incident.kind === "link" && (incident.from === id || incident.to === id));
+
 /** How a phase is known, in words. */
 export const KNOWN_BY = {
-  first_sign: "inferred: the last answer before the silence, or the first refusal",
+  first_sign: "inferred: the last moment at which all was well, or the first refusal",
   first_client_back: "measured: the new primary's own count of clients, told each second",
 };
 export const knownBy = (phase) => KNOWN_BY[phase] ?? "measured by mesh-health";

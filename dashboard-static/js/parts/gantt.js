@@ -4,7 +4,7 @@
 
 import { h } from "../dom.js";
 import { span } from "../format.js";
-import { PHASES, isInferred, knownBy } from "../words.js";
+import { isInferred, knownBy, phaseWords } from "../words.js";
 
 /** How long each phase took: from the one before it. */
 export function phasesOf(incident) {
@@ -39,7 +39,7 @@ export function gantt(incident, medians = {}) {
     const mark = median !== undefined && median <= scale ? h("div", { class: "median", title: `median of earlier ones: ${span(median)}` }) : null;
     if (mark) mark.style.left = part(median);
     return [
-      h("div", { class: "phase", title: knownBy(phase.phase) }, PHASES[phase.phase] ?? phase.phase),
+      h("div", { class: "phase", title: knownBy(phase.phase) }, phaseWords(incident.kind, phase.phase)),
       h("div", { class: "lane", "aria-hidden": "true" }, isBeyond ? null : piece, mark),
       h("div", { class: "figure" }, h("b", {}, span(phase.to)), phase.to - phase.from < phase.to ? h("small", {}, ` +${span(phase.to - phase.from)}`) : null),
     ];

@@ -4,6 +4,7 @@ import { h, replace } from "../dom.js";
 import { coarse, moment, span } from "../format.js";
 import { go } from "../router.js";
 import { serverNow } from "../store.js";
+import { subject } from "../words.js";
 
 const col = (name, isNumber) => h("th", { scope: "col", class: isNumber ? "num" : null }, name);
 const path = (incident) => `/incidents/${encodeURIComponent(incident.id)}`;
@@ -12,7 +13,7 @@ export function incidentRows() {
   const body = h("tbody", {});
   const table = h("table", { class: "rows" },
     h("caption", { class: "unseen" }, "Incidents, newest first"),
-    h("thead", {}, h("tr", {}, col("Began"), col("Broker"), col("Clients to"), col("Noticed", true), col("Switched", true), col("Client back", true), col("Over after", true), col("Reason"))), body);
+    h("thead", {}, h("tr", {}, col("Began"), col("What"), col("Noticed", true), col("Switched", true), col("Client back", true), col("Over after", true), col("Reason"))), body);
   const scroll = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Incidents" }, table);
   const box = h("div", {});
   let list = [];
@@ -34,7 +35,7 @@ export function incidentRows() {
       }
       if (next.length === 0) {
         shown = null;
-        return replace(box, h("p", { class: "empty" }, h("b", {}, "No incident"), "since mesh-health started. To see one: meshctl lab fault kill broker1"));
+        return replace(box, h("p", { class: "empty" }, h("b", {}, "No incident"), "is known to mesh-health. To see one: meshctl lab fault kill broker1"));
       }
       const key = next.map((incident) => `${incident.id}/${incident.phases.length}/${incident.ended_at ?? coarse(serverNow() - Date.parse(incident.began_at))}`).join();
       if (key === shown) return;
@@ -51,7 +52,7 @@ export function incidentRows() {
           : h("td", { class: "num is-bad" }, `lasts, ${coarse(serverNow() - Date.parse(incident.began_at))}`);
         return h("tr", {},
           h("td", {}, h("a", { href: path(incident) }, moment(incident.began_at))),
-          h("th", { scope: "row" }, incident.broker), h("td", {}, incident.to ?? "–"),
+          h("th", { scope: "row" }, subject(incident)),
           after("confirmed"), after("generation_confirmed"), after("first_client_back"), end,
           h("td", { class: "reason" }, incident.reason ?? "–"));
       }));

@@ -9,6 +9,7 @@ import { incidents, onIncidents, refresh } from "../incidents.js";
 import { charts } from "../parts/charts.js";
 import { incidentRows } from "../parts/incident-rows.js";
 import { linkTable, word } from "../parts/tables.js";
+import { concerns } from "../words.js";
 import { serverNow, shownFrame, state, store } from "../store.js";
 
 export function broker(main, { id }) {
@@ -122,7 +123,7 @@ export function broker(main, { id }) {
     received.update(frame);
     sent.update(frame);
     const list = incidents().list;
-    past.update(list ? list.filter((incident) => incident.broker === id) : null, incidents().error);
+    past.update(list ? list.filter((incident) => concerns(incident, id)) : null, incidents().error);
     small.update(store.frames, bandsOf(list ?? [], id), store.cursor);
   }
 

@@ -6,11 +6,11 @@ import { coarse, median, moment, span } from "../format.js";
 import { incidents, onIncidents, refresh } from "../incidents.js";
 import { gantt, phasesOf } from "../parts/gantt.js";
 import { go } from "../router.js";
-import { PHASES, knownBy } from "../words.js";
+import { knownBy, phaseWords, subject } from "../words.js";
 
-/** The medians of the phases of earlier incidents of the same kind: of a primary, or of another broker. */
+/** The medians of the phases of earlier incidents of the same kind: of a primary, of another broker, of a link. */
 export function mediansOf(list, incident) {
-  const earlier = list.filter((one) => Date.parse(one.began_at) < Date.parse(incident.began_at) && Boolean(one.to) === Boolean(incident.to));
+  const earlier = list.filter((one) => Date.parse(one.began_at) < Date.parse(incident.began_at) && one.kind === incident.kind && Boolean(one.to) === Boolean(incident.to));
   const medians = {};
   for (const { phase } of incident.phases) {
     const values = earlier.flatMap((one) => one.phases.filter((step) => step.phase === phase).map((step) => step.elapsed_ms));
@@ -49,12 +49,12 @@ export function incidentView(main, { id }) {
     const key = `${incident.phases.length}${incident.ended_at}${list.length}`;
     if (key === drawn) return;
     drawn = key;
-    text(title, incident.to ? `${incident.broker} → ${incident.to}` : incident.broker);
+    text(title, subject(incident));
     const { medians, count } = mediansOf(list, incident);
     const fact = (name, value, isLong) => h("div", {}, h("dt", {}, name), h("dd", { class: isLong ? "long" : null }, value));
     const ended = incident.ended_at ? coarse(Date.parse(incident.ended_at) - Date.parse(incident.began_at)) : "lasts";
     const rows = phasesOf(incident).map((step) => h("tr", {},
-      h("th", { scope: "row" }, PHASES[step.phase] ?? step.phase),
+      h("th", { scope: "row" }, phaseWords(incident.kind, step.phase)),
       h("td", { class: "mono" }, moment(step.at, true)),
       h("td", { class: "num" }, span(step.to)),
       h("td", { class: "num" }, step.to === step.from ? "–" : `+${span(step.to - step.from)}`),
@@ -63,8 +63,8 @@ export function incidentView(main, { id }) {
     const col = (name, isNumber) => h("th", { scope: "col", class: isNumber ? "num" : null }, name);
     replace(body,
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "What happened")), h("dl", { class: "facts" },
-        fact("Broker", h("a", { href: `/brokers/${incident.broker}` }, incident.broker)),
-        fact("Clients were sent to", incident.to ?? "nowhere else"),
+        fact("What", incident.broker ? h("a", { href: `/brokers/${incident.broker}` }, incident.broker) : subject(incident)),
+        incident.kind === "broker" ? fact("Clients were sent to", incident.to ?? "nowhere else") : null,
         fact("Plan", incident.generation ?? "–"),
         fact("Began", moment(incident.began_at), true),
         fact("Over after", ended),

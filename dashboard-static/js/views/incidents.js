@@ -7,7 +7,7 @@ import { incidentRows } from "../parts/incident-rows.js";
 export function incidentList(main) {
   const rows = incidentRows();
   replace(main,
-    h("div", { class: "head" }, h("h1", {}, "Incidents"), h("p", { class: "small" }, "Every fault of a broker, from its first sign until the broker is healthy again.")),
+    h("div", { class: "head" }, h("h1", {}, "Incidents"), h("p", { class: "small" }, "Every fault of a broker, a link or the balancer, from its first sign to its end.")),
     h("section", { class: "card", "aria-label": "List of incidents" }, rows.element));
   function update() {
     refresh();

@@ -13,7 +13,7 @@ import { legend, topology } from "../parts/topology.js";
 import { phasesOf } from "../parts/gantt.js";
 import { query, setQuery } from "../router.js";
 import { serverNow, setCursor, shownFrame, state, store } from "../store.js";
-import { PHASES } from "../words.js";
+import { phaseWords, subject } from "../words.js";
 
 export function overview(main) {
   const detail = h("p", { class: "detail", "aria-live": "off" });
@@ -133,13 +133,13 @@ function drawLatest(box) {
   if (key === drawn && box.childElementCount) return;
   drawn = key;
   if (!incident) {
-    replace(box, h("p", { class: "empty" }, h("b", {}, told?.snapshot ? "No incident" : "Not known"), told?.snapshot ? "since mesh-health started." : "mesh-health has not told."));
+    replace(box, h("p", { class: "empty" }, h("b", {}, told?.snapshot ? "No incident" : "Not known"), told?.snapshot ? "is known to mesh-health." : "mesh-health has not told."));
     return;
   }
   const phases = phasesOf(incident).slice(1).filter((phase) => phase.phase !== "recovered");
   const served = phases.at(-1)?.to ?? 0;
   const bar = h("div", { class: "stages", "aria-hidden": "true" }, phases.map((phase) => {
-    const piece = h("i", { title: PHASES[phase.phase] });
+    const piece = h("i", { title: phaseWords(incident.kind, phase.phase) });
     piece.style.flexGrow = String(Math.max(phase.to - phase.from, served / 200));
     return piece;
   }));
@@ -147,10 +147,10 @@ function drawLatest(box) {
   const step = (name, words) => (find(name) === undefined ? null : h("span", {}, `${words} `, h("b", {}, span(find(name)))));
   replace(box,
     h("p", { class: "incident-line" },
-      h("a", { href: `/incidents/${encodeURIComponent(incident.id)}` }, h("b", {}, incident.to ? `${incident.broker} → ${incident.to}` : incident.broker)),
+      h("a", { href: `/incidents/${encodeURIComponent(incident.id)}` }, h("b", {}, subject(incident))),
       h("span", { class: open ? "is-bad" : "is-ok" }, open ? "lasts" : `over after ${coarse(Date.parse(incident.ended_at) - Date.parse(incident.began_at))}`),
       h("small", { title: moment(incident.began_at) }, `${age} ago`),
       incident.reason ? h("small", {}, incident.reason) : null),
     phases.length ? bar : null,
-    h("p", { class: "stage-list" }, step("confirmed", "noticed"), step("generation_confirmed", "switched"), step("sessions_cut", "moved"), step("first_client_back", "client back"), step("recovered", "healthy")));
+    h("p", { class: "stage-list" }, step("confirmed", "noticed"), step("generation_confirmed", "switched"), step("sessions_cut", "moved"), step("first_client_back", "client back"), step("answering", "served"), step("recovered", incident.kind === "broker" ? "healthy" : "over")));
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use mesh_model::Incident;
+use mesh_model::{BrokerId, Incident, IncidentKind};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -121,7 +121,7 @@ fn unknown(id: &str) -> Problem {
 
 /// An incident as a report. Its texts come from programs that are not ours, so nothing in them is markup.
 fn report(incident: &Incident) -> String {
-    let mut text = format!("# Incident {}: {}\n\n", plain(&incident.id), incident.broker);
+    let mut text = format!("# Incident {}: {}\n\n", plain(&incident.id), subject(incident));
     let mut line = |name: &str, value: &str| text += &format!("- {name}: {value}\n");
     line("began", &incident.began_at.to_string());
     line(
@@ -134,14 +134,27 @@ fn report(incident: &Incident) -> String {
         "reason",
         &incident.reason.as_deref().map_or("–".to_owned(), plain),
     );
-    if let (Some(to), Some(generation)) = (&incident.to, incident.generation) {
-        line("clients were sent to", &format!("{to}, generation {generation}"));
+    if let (IncidentKind::Broker, Some(to)) = (incident.kind, &incident.to) {
+        line("clients were sent to", to.as_str());
+    }
+    if let Some(generation) = incident.generation {
+        line("plan", &generation.to_string());
     }
     text += "\n| step | after ms | at |\n|---|---:|---|\n";
     for step in &incident.phases {
         writeln!(text, "| {} | {:.1} | {} |", step.phase, step.elapsed_ms, step.at).ok();
     }
     text
+}
+
+/// What failed.
+fn subject(incident: &Incident) -> String {
+    let id = |id: &Option<BrokerId>| id.as_ref().map_or("?", BrokerId::as_str).to_owned();
+    match incident.kind {
+        IncidentKind::Broker => id(&incident.broker),
+        IncidentKind::Link => format!("link {} → {}", id(&incident.from), id(&incident.to)),
+        IncidentKind::Balancer => "balancer".to_owned(),
+    }
 }
 
 /// Markdown's special characters, escaped.
@@ -168,7 +181,7 @@ mod tests {
     #[test]
     fn a_report_is_readable_and_nothing_in_it_is_markup() {
         let incident: Incident = serde_json::from_str(
-            r#"{"id":"i-1","broker":"broker1","to":"broker2","generation":3,"reason":"<b>refused</b> | [x](y)",
+            r#"{"id":"i-1","kind":"broker","broker":"broker1","from":null,"to":"broker2","generation":3,"reason":"<b>refused</b> | [x](y)",
             "began_at":"2026-11-23T03:00:00Z","ended_at":null,
             "phases":[{"phase":"first_sign","at":"2026-11-23T03:00:00Z","elapsed_ms":0.0},
             {"phase":"confirmed","at":"2026-11-23T03:00:00.012Z","elapsed_ms":12.04}]}"#,

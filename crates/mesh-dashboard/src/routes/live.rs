@@ -39,7 +39,7 @@ pub async fn broker(State(app): State<App>, Named(id): Named) -> Result<Response
         links_out: links().filter(|link| link.from == broker.id).cloned().collect(),
         incident: incidents
             .into_iter()
-            .find(|incident| incident.broker == broker.id),
+            .find(|incident| incident.broker.as_ref() == Some(&broker.id)),
     }))
 }
 
