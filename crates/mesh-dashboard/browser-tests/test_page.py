@@ -73,7 +73,7 @@ def test_a_killed_primary_is_said_within_a_second_and_its_incident_has_all_phase
     before = lab.status()["snapshot"]["primary"]
     page = open_page("/")
     until("clients on the primary", lambda: lab.status()["snapshot"]["brokers"][0]["clients"])
-    page.wait_for_function("document.querySelector('.sentence').innerText.startsWith('5 of 5 up')")
+    page.wait_for_function("() => document.querySelector('.sentence').innerText.startsWith('5 of 5 up')")
     page.evaluate(
         """() => {
           const line = document.querySelector(".sentence");
@@ -86,7 +86,7 @@ def test_a_killed_primary_is_said_within_a_second_and_its_incident_has_all_phase
     way = page.get_attribute(".topology .way", "d")
     lab.fault("kill", before)
     try:
-        page.wait_for_function("window.said !== null", timeout=5_000)
+        page.wait_for_function("() => window.said !== null", timeout=5_000)
         said_at, words = page.evaluate("window.said")
         incident = until("an incident", lambda: (lab.status()["incident"] or {}).get("broker") == before and lab.status()["incident"])
         began = page.evaluate("(at) => Date.parse(at)", incident["began_at"])
@@ -102,7 +102,7 @@ def test_a_killed_primary_is_said_within_a_second_and_its_incident_has_all_phase
         page.wait_for_function("(words) => document.querySelector('.sentence').innerText.includes(words)", arg=f"{after} serves")
         assert page.get_attribute(f'.topology .link[aria-label^="Link {before} to {after}"]', "data-state") == "unknown"
         # Somebody who listens is told once, and not by every tenth of a second.
-        page.wait_for_function("document.getElementById('announcer').innerText.includes('dead')")
+        page.wait_for_function("() => document.getElementById('announcer').innerText.includes('dead')")
         assert not re.search(r"\d (s|ms)\b", page.inner_text("#announcer"))
     finally:
         lab.fault("restart", before)
@@ -146,7 +146,7 @@ def test_a_server_that_dies_or_hangs_is_said_and_found_again(open_page, lab):
     lab.fault("kill", "mesh-dashboard")
     page.wait_for_selector('.pill[data-state="stale"]', timeout=5_000)
     page.wait_for_selector('.pill[data-state="live"]', timeout=15_000)
-    page.wait_for_function("!('stale' in document.documentElement.dataset)")
+    page.wait_for_function("() => !('stale' in document.documentElement.dataset)")
 
 
 def test_without_mesh_health_what_is_old_is_said_to_be_old(open_page, lab):
@@ -156,7 +156,7 @@ def test_without_mesh_health_what_is_old_is_said_to_be_old(open_page, lab):
         assert page.evaluate("'stale' in document.documentElement.dataset")
         assert sentence(page).startswith("mesh-health is away; last:")
         assert page.inner_text(".pill") == "live", "the server itself is there"
-    page.wait_for_function("!('stale' in document.documentElement.dataset)")
+    page.wait_for_function("() => !('stale' in document.documentElement.dataset)")
     assert page.locator(".notice").count() == 0
 
 
@@ -203,13 +203,13 @@ def test_the_last_minutes_can_be_replayed(open_page, lab):
     until("a quarter of a minute of history", lambda: len(json.loads(lab.get("/api/v1/history"))["at"]) > 3)
     page.reload()
     page.wait_for_selector('.pill[data-state="live"]')
-    page.wait_for_function("Number(document.querySelector('.scrub input').max) - Number(document.querySelector('.scrub input').min) > 5000")
+    page.wait_for_function("() => Number(document.querySelector('.scrub input').max) - Number(document.querySelector('.scrub input').min) > 5000")
     page.focus(".scrub input")
     page.keyboard.press("Home")
     page.wait_for_selector("text=Replaying")
     assert "ago" in page.inner_text(".scrub output")
     page.keyboard.press("Escape")
-    page.wait_for_function("document.querySelector('.scrub output').innerText === 'now'")
+    page.wait_for_function("() => document.querySelector('.scrub output').innerText === 'now'")
     page.click('button:text-is("Replay")')
     page.wait_for_selector("text=Replaying")
     page.click("text=Back to now")
@@ -223,7 +223,7 @@ def test_a_broker_is_drained_and_enabled_from_the_page(open_page, lab):
     assert "broker5 does not serve now" in page.inner_text("dialog")
     page.click("dialog >> text=Drain >> nth=-1")
     page.wait_for_selector("dd:text-matches('draining|disabled')")
-    page.wait_for_function("document.querySelector('.sentence').innerText.includes('broker5 draining')")
+    page.wait_for_function("() => document.querySelector('.sentence').innerText.includes('broker5 draining')")
     page.click("text=Enable …")
     page.click("dialog button.strong")
     page.wait_for_selector("dd:text-is('enabled')")
@@ -267,7 +267,7 @@ def test_the_theme_follows_the_system_until_somebody_chooses(open_page):
     theme = "document.documentElement.dataset.theme"
     assert page.evaluate(theme) == "dark"
     page.emulate_media(color_scheme="light")
-    page.wait_for_function(f"{theme} === 'light'")
+    page.wait_for_function(f"() => {theme} === 'light'")
     for _ in range(2):
         page.click('[aria-label^="Theme"]')
     assert page.evaluate(theme) == "dark"
@@ -283,7 +283,7 @@ def test_nothing_moves_for_those_who_want_it_calm(open_page, lab):
     assert page.evaluate("document.getAnimations().length") == 0
     lively = open_page("/")
     lively.wait_for_selector(".topology .dash")
-    lively.wait_for_function("document.getAnimations().length > 0", timeout=10_000)
+    lively.wait_for_function("() => document.getAnimations().length > 0", timeout=10_000)
 
 
 def test_text_never_becomes_markup(open_page):
