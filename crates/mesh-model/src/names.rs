@@ -25,6 +25,16 @@ pub const CANARY_PREFIX: &str = "$mesh/canary/";
 /// The round trips of a probe of broker `B` are published under this prefix followed by `B`.
 pub const PROBE_PREFIX: &str = "$mesh/probe/";
 
+/// What broker `B` has seen of others' messages is told over links under this prefix followed by `B`. It and the two
+/// below are between plugins: nobody else writes or sees them.
+pub const SEEN_PREFIX: &str = "$mesh/seen/";
+
+/// Retained state is compared and completed under this prefix followed by the broker that says something.
+pub const SYNC_PREFIX: &str = "$mesh/sync/";
+
+/// Which clients have connected to broker `B` is told under this prefix followed by `B`.
+pub const PRESENCE_PREFIX: &str = "$mesh/presence/";
+
 /// The plugin's own counters stand under this prefix, retained, beside the broker's.
 pub const COUNTER_PREFIX: &str = "$SYS/broker/mesh/";
 
@@ -71,6 +81,19 @@ pub mod link_counter {
     pub const HELD_BACK: &str = "held_back";
     /// Those of [`RECEIVED`] that were still unread when the link broke, and were taken out of its socket.
     pub const SALVAGED: &str = "salvaged";
+    /// Messages that were sent to the peer again, or late, from what is kept for it.
+    pub const REPLAYED: &str = "replayed";
+    /// Those of [`RECEIVED`] that had been seen before, and went no further.
+    pub const DUPLICATES_DROPPED: &str = "duplicates_dropped";
+    /// Those of [`RECEIVED`] that were retained and older than what is retained here, and went no further.
+    pub const STALE_DROPPED: &str = "stale_dropped";
+    /// Messages that are kept for the peer no more and that it is not known to have. Falls when it tells that it has
+    /// some of them.
+    pub const LOST: &str = "lost";
+    /// Messages from here that the peer has not yet told to have.
+    pub const BACKLOG: &str = "backlog";
+    /// 1 while what is kept for the peer nearly fills the bounds, else 0.
+    pub const FILLING: &str = "filling";
 }
 
 /// The topic on which the plugin tells how many sessions of mesh users (links from peers, probes) its broker has.

@@ -4,16 +4,22 @@
 //! logs, publishes or kicks afterwards.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
-use std::time::Instant;
+use std::ffi::{CString, c_int};
+use std::time::{Duration, Instant, SystemTime};
 
-use mesh_model::names::TOPIC_PREFIX;
+use mesh_model::Link;
+use mesh_model::names::{SEEN_PREFIX, TOPIC_PREFIX, link_client_id};
 
 use crate::counters::Board;
 use crate::ffi::socket::Socket;
 use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Message, abi, log};
-use crate::options::Options;
-use crate::policy::{self, Admission, Bypass, Login, Policy, Published, Shown, Verdict};
+use crate::message::{Property, Publish, encode};
+use crate::options::{Options, Peer};
+use crate::policy::{
+    self, Admission, Arrival, Bypass, Handling, Internal, Login, Policy, Published, Shown, Verdict,
+};
+use crate::replication::{Content, Notice, Now};
+use crate::stamp::{STAMP_PROPERTY, Stamp};
 use crate::{salvage, startup};
 
 /// The plugin, from the broker's start to its end.
@@ -31,6 +37,12 @@ pub struct Plugin {
     /// One of them was connected.
     intruder: Cell<bool>,
     started: Instant,
+    /// The client ids of the links that peers fetch, in the order of the peers.
+    link_ids: Vec<CString>,
+    /// Where this plugin says what it has seen.
+    seen_topic: String,
+    /// For properties of the message that is being handled; kept to be used again.
+    properties: RefCell<Vec<u8>>,
 }
 
 impl Plugin {
@@ -73,16 +85,27 @@ impl Plugin {
                  leaves that to be read",
             );
         }
+        let started = Instant::now();
+        let link_id = |peer: &Peer| {
+            let link = Link {
+                from: options.broker_id.clone(),
+                to: peer.id.clone(),
+            };
+            CString::new(link_client_id(&link)).unwrap_or_default()
+        };
         Some(Self {
+            link_ids: options.peers.iter().map(link_id).collect(),
+            seen_topic: format!("{SEEN_PREFIX}{}", options.broker_id),
+            properties: RefCell::default(),
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id))),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
-            policy: RefCell::new(Policy::new(options.clone())),
+            policy: RefCell::new(Policy::new(options.clone(), now_since(started))),
             options,
             contexts: Contexts::default(),
             kicking: Cell::default(),
             intruder: Cell::default(),
-            started: Instant::now(),
+            started,
         })
     }
 
@@ -126,20 +149,29 @@ impl Plugin {
         let mut policy = self.policy.borrow_mut();
         let verdict = match check.access {
             Access::Read => {
+                let shown = || Shown {
+                    topic: check.topic(),
+                    length: check.length,
+                    qos: check.qos,
+                    retain: check.retain,
+                };
+                if check.qos == 2 {
+                    policy.released(check.topic_key, &shown());
+                }
                 if policy.watches_routing() {
-                    policy.routed(&Shown {
-                        topic: check.topic(),
-                        length: check.length,
-                        qos: check.qos,
-                        retain: check.retain,
-                    });
+                    policy.routed(&shown());
                 }
                 policy.read(client, user, check.topic_key, check.qos)
             }
             Access::Write => policy.write(client, user, check.client.is_network(), check.topic()),
-            Access::Subscribe => policy.subscribe(client, user),
+            Access::Subscribe => policy.subscribe(client, user, check.topic()),
             Access::Other => policy.other_access(client, user),
         };
+        let sends = policy.replication().has_sends();
+        drop(policy);
+        if sends {
+            self.send_kept();
+        }
         acl_code(verdict)
     }
 
@@ -158,7 +190,7 @@ impl Plugin {
     }
 
     /// MESSAGE.
-    pub(crate) fn message(&self, message: &Message<'_>) -> c_int {
+    pub(crate) fn message(&self, message: &mut Message<'_>) -> c_int {
         #[cfg(feature = "panic-on-demand")]
         assert!(message.topic() != b"mesh-test/panic", "panic on demand");
         let client = message.client;
@@ -169,9 +201,11 @@ impl Plugin {
             network: client.is_network(),
             topic: message.topic_key,
             qos: message.qos,
+            retain: message.retain,
+            reserved: message.topic().first() == Some(&b'$'),
         };
         let mut policy = self.policy.borrow_mut();
-        let verdict = policy.message(&published);
+        let handling = policy.message(&published);
         let opened = policy.take_opened();
         let alarm = policy.take_alarm();
         drop(policy);
@@ -179,12 +213,88 @@ impl Plugin {
         if let Some(peer) = opened {
             self.find_socket(peer);
         }
-        acl_code(verdict)
+        match handling {
+            Handling::Pass => abi::SUCCESS,
+            Handling::Refuse => abi::ERR_ACL_DENIED,
+            Handling::Stamp => self.stamp(&published, message),
+            Handling::Arrive(peer) => self.arrive(peer, message),
+        }
+    }
+
+    /// A message enters the mesh here.
+    fn stamp(&self, published: &Published<'_>, message: &mut Message<'_>) -> c_int {
+        let now = self.now();
+        let stamp = self.policy.borrow_mut().stamp(published, now);
+        if let Err(code) = message.append(c"mesh", &stamp.to_string()) {
+            log(Level::Error, &format!("cannot stamp a message: error {code}"));
+        }
+        let mut properties = self.properties.borrow_mut();
+        properties.clear();
+        for property in message.properties() {
+            encode(property, &mut properties);
+        }
+        let content = Content {
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: &properties,
+        };
+        self.policy
+            .borrow_mut()
+            .publish(message.topic_key, stamp, &content, now);
+        abi::SUCCESS
+    }
+
+    /// A message came over a link.
+    fn arrive(&self, peer: Option<usize>, message: &mut Message<'_>) -> c_int {
+        let now = self.now();
+        if let Some(topic) = policy::parse_internal(message.topic()) {
+            self.told(peer, &topic, message.payload(), now);
+            return abi::ERR_ACL_DENIED;
+        }
+        let mut properties = self.properties.borrow_mut();
+        properties.clear();
+        let mut stamp = None;
+        for property in message.properties() {
+            encode(property, &mut properties);
+            stamp = stamp_in(property).or(stamp);
+        }
+        let content = Content {
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: &properties,
+        };
+        let stamp = stamp.and_then(Stamp::parse);
+        let arrival = self.policy.borrow_mut().arrive(peer, stamp, &content, now);
+        match arrival {
+            Arrival::New(retain) => {
+                if let Some(retain) = retain {
+                    message.set_retain(retain);
+                }
+                abi::SUCCESS
+            }
+            Arrival::Duplicate | Arrival::Stale => abi::ERR_ACL_DENIED,
+        }
+    }
+
+    /// A peer's plugin says something to this one.
+    fn told(&self, peer: Option<usize>, topic: &Internal<'_>, payload: &[u8], now: Now) {
+        let Some(peer) = peer else {
+            return;
+        };
+        let clock_off = self.policy.borrow_mut().told(peer, topic, payload, now);
+        if let Some(off_ms) = clock_off {
+            let (id, seconds) = (&self.options.peers[peer].id, off_ms.abs() / 1000);
+            let which = if off_ms > 0 { "ahead of" } else { "behind" };
+            log(
+                Level::Warning,
+                &format!("the clock of {id} is {seconds} s {which} the one here; set both by NTP"),
+            );
+        }
     }
 
     /// MESSAGE, after a panic: nothing is known of the message, so nothing that may come from a link is routed.
-    pub(crate) fn message_failed(&self, message: &Message<'_>) -> c_int {
-        if policy::is_mesh_user(message.client.user()) {
+    pub(crate) fn message_failed(&self, client: Client<'_>) -> c_int {
+        if policy::is_mesh_user(client.user()) {
             abi::ERR_ACL_DENIED
         } else {
             abi::SUCCESS
@@ -217,7 +327,8 @@ impl Plugin {
             return;
         };
         let bytes = socket.drain(salvage::MOST);
-        let messages = salvage::parse(&bytes);
+        let mut messages = salvage::parse(&bytes);
+        messages.retain_mut(|message| self.is_new(peer, message));
         if messages.is_empty() {
             return;
         }
@@ -229,9 +340,7 @@ impl Plugin {
         });
         // First, so that nothing can be routed that is not known.
         self.policy.borrow_mut().salvage(peer, shown);
-        let refused = messages
-            .iter()
-            .filter_map(|message| ffi::publish_again(message).err());
+        let refused = messages.iter().filter_map(|message| ffi::publish(message).err());
         let refused: Vec<c_int> = refused.collect();
         let peer = &self.options.peers[peer].id;
         let count = messages.len() - refused.len();
@@ -248,15 +357,118 @@ impl Plugin {
         }
     }
 
+    /// Whether a salvaged message is to be published, as it then stands.
+    fn is_new(&self, peer: usize, message: &mut Publish<'_>) -> bool {
+        let now = self.now();
+        if let Some(topic) = policy::parse_internal(message.topic.as_bytes()) {
+            self.told(Some(peer), &topic, message.payload, now);
+            return false;
+        }
+        let mut properties = Vec::new();
+        let mut stamp = None;
+        for property in &message.properties {
+            // What is left of its time to live is not kept, as it is not when a message arrives.
+            if !matches!(property, Property::MessageExpiry(_)) {
+                encode(*property, &mut properties);
+            }
+            stamp = stamp_in(*property).or(stamp);
+        }
+        let content = Content {
+            topic: message.topic.as_bytes(),
+            payload: message.payload,
+            properties: &properties,
+        };
+        let stamp = stamp.and_then(Stamp::parse);
+        match self.policy.borrow_mut().arrive(Some(peer), stamp, &content, now) {
+            Arrival::New(retain) => {
+                message.retain = retain.unwrap_or(message.retain);
+                true
+            }
+            Arrival::Duplicate | Arrival::Stale => false,
+        }
+    }
+
+    /// Sends what is due from the logs to links.
+    fn send_kept(&self) {
+        let mut policy = self.policy.borrow_mut();
+        // Queued by the broker until its next turn: nothing is called back from here.
+        let mut refused = None;
+        while let Some((peer, entry)) = policy.replication().next_send() {
+            if let Some(message) = entry.publish() {
+                refused = ffi::publish_to(&self.link_ids[peer], &message).err().or(refused);
+            }
+        }
+        drop(policy);
+        if let Some(code) = refused {
+            log(
+                Level::Error,
+                &format!("cannot send to a link what is kept for it: error {code}"),
+            );
+        }
+    }
+
+    /// Tells peers what was seen here.
+    fn report(&self, now: Now) {
+        for (peer, report) in self.policy.borrow_mut().reports(now) {
+            let message = Publish {
+                topic: &self.seen_topic,
+                payload: report.as_bytes(),
+                qos: 0,
+                retain: false,
+                properties: Vec::new(),
+            };
+            // Should it fail, the next one will do.
+            ffi::publish_to(&self.link_ids[peer], &message).ok();
+        }
+    }
+
+    fn tell_notices(&self) {
+        loop {
+            let notice = self.policy.borrow_mut().take_notice();
+            let Some((peer, notice)) = notice else {
+                return;
+            };
+            let id = &self.options.peers[peer].id;
+            let (level, text) = match notice {
+                Notice::Filling(backlog) => (
+                    Level::Warning,
+                    format!(
+                        "{backlog} messages are kept for {id}, which does not take them; soon the oldest will be \
+                         lost to it (mosquitto.replay_messages, mosquitto.replay_mib)"
+                    ),
+                ),
+                Notice::Losing => (
+                    Level::Error,
+                    format!(
+                        "what is kept for {id} has reached its bounds: the oldest messages are lost to it"
+                    ),
+                ),
+                Notice::Calm(lost) => (
+                    Level::Notice,
+                    format!("{id} takes messages again; {lost} are lost to it since this broker started"),
+                ),
+            };
+            log(level, &text);
+        }
+    }
+
+    fn now(&self) -> Now {
+        now_since(self.started)
+    }
+
     /// TICK.
     pub(crate) fn tick(&self) -> c_int {
+        let now = self.now();
         let mut policy = self.policy.borrow_mut();
-        policy.tick(|client| self.contexts.sub_count(client));
+        policy.tick(now, |client| self.contexts.sub_count(client));
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
+        self.report(now);
+        self.send_kept();
+        self.tell_notices();
         self.kick_unwanted();
-        if self.board.borrow_mut().due(self.started.elapsed()) {
+        if self.board.borrow_mut().due(Duration::from_millis(now.up_ms)) {
             self.publish_counters();
         }
         // Last, since a kick asks and disconnects.
@@ -270,7 +482,7 @@ impl Plugin {
         // Queued by the broker until its next turn: nothing is called back from here.
         let refused = board
             .lines(policy.counts(), policy.sessions(), policy.bridges())
-            .find_map(|(topic, value)| ffi::publish(topic, &value.to_string()).err());
+            .find_map(|(topic, value)| ffi::publish_retained(topic, &value.to_string()).err());
         drop(policy);
         drop(board);
         if let Some(code) = refused {
@@ -295,6 +507,22 @@ impl Plugin {
             drop(policy);
             tell(alarm);
         }
+    }
+}
+
+/// The stamp that a property is, if it is one.
+fn stamp_in(property: Property<'_>) -> Option<&str> {
+    match property {
+        Property::User(STAMP_PROPERTY, value) => Some(value),
+        _ => None,
+    }
+}
+
+fn now_since(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Now {
+        up_ms: started.elapsed().as_millis() as u64,
+        wall_ms: wall.unwrap_or_default().as_millis() as u64,
     }
 }
 

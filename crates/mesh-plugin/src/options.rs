@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 
 use mesh_model::BrokerId;
 
+use crate::replication::{Bounds, MOST_PEERS};
+
 /// The shortest password that is accepted for a user of the mesh.
 pub const SHORTEST_PASSWORD: usize = 16;
 
@@ -43,6 +45,8 @@ pub struct Options {
     pub auth: Ordinary,
     /// Whether they may publish, subscribe and receive.
     pub acl: Ordinary,
+    /// How much is kept of what peers have not seen: so much of own messages, and so much of all others'.
+    pub replay: Bounds,
 }
 
 impl Options {
@@ -73,7 +77,20 @@ impl Options {
         let health_password = lines.password("health_password");
         let auth = lines.ordinary("auth");
         let acl = lines.ordinary("acl");
-        match (broker_id, peers, link_password, health_password, auth, acl) {
+        let replay_messages = lines.number("replay_messages");
+        let replay_bytes = lines.number("replay_bytes");
+        let replay = replay_messages
+            .zip(replay_bytes)
+            .map(|(count, bytes)| Bounds { count, bytes });
+        match (
+            broker_id,
+            peers,
+            link_password,
+            health_password,
+            auth,
+            acl,
+            replay,
+        ) {
             (
                 Some(broker_id),
                 Some(peers),
@@ -81,6 +98,7 @@ impl Options {
                 Some(health_password),
                 Some(auth),
                 Some(acl),
+                Some(replay),
             ) if lines.problems.is_empty() => Ok(Self {
                 broker_id,
                 peers,
@@ -88,19 +106,22 @@ impl Options {
                 health_password,
                 auth,
                 acl,
+                replay,
             }),
             _ => Err(lines.problems),
         }
     }
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "broker_id",
     "peers",
     "link_password",
     "health_password",
     "auth",
     "acl",
+    "replay_messages",
+    "replay_bytes",
 ];
 
 /// The lines and what is wrong with them so far.
@@ -155,7 +176,26 @@ impl<'a> Lines<'a> {
                 self.problem(format!("option peers names {} twice", peer.id));
             }
         }
+        if peers.len() > MOST_PEERS {
+            self.problem(format!(
+                "option peers names {} brokers; at most {MOST_PEERS} can be kept in step",
+                peers.len()
+            ));
+        }
         Some(peers)
+    }
+
+    fn number(&mut self, name: &str) -> Option<usize> {
+        let text = self.value(name)?;
+        match text.parse() {
+            Ok(number) if number > 0 => Some(number),
+            _ => {
+                self.problem(format!(
+                    "option {name} is {text:?}, which is not a number above 0"
+                ));
+                None
+            }
+        }
     }
 
     fn peer(&mut self, text: &str) -> Option<Peer> {
@@ -203,13 +243,15 @@ impl<'a> Lines<'a> {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 6] = [
+    const GOOD: [(&str, &str); 8] = [
         ("broker_id", "broker1"),
         ("peers", "broker2=192.0.2.2:1883, broker3=[2001:db8::3]:1884"),
         ("link_password", "0123456789abcdef"),
         ("health_password", "fedcba9876543210"),
         ("auth", "allow"),
         ("acl", "defer"),
+        ("replay_messages", "100000"),
+        ("replay_bytes", "67108864"),
     ];
 
     fn parse(lines: &[(&str, &str)]) -> Result<Options, Vec<String>> {
@@ -244,6 +286,18 @@ mod tests {
             ]
         );
         assert_eq!((options.auth, options.acl), (Ordinary::Allow, Ordinary::Defer));
+        assert_eq!((options.replay.count, options.replay.bytes), (100_000, 64 << 20));
+    }
+
+    #[test]
+    fn there_are_not_too_many_peers() {
+        let peers = |count| {
+            (0..count)
+                .map(|n| format!("b{n}=192.0.2.2:{}", n + 1))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(with("peers", &peers(MOST_PEERS).join(",")), Vec::<String>::new());
+        assert_eq!(with("peers", &peers(MOST_PEERS + 1).join(",")).len(), 1);
     }
 
     fn without(name: &str) -> Result<Options, Vec<String>> {
@@ -274,7 +328,7 @@ mod tests {
             ("colour", "red"),
             ("link_password", "short"),
         ]);
-        assert_eq!(problems.err().unwrap().len(), 6);
+        assert_eq!(problems.err().unwrap().len(), 8);
     }
 
     #[test]
@@ -296,6 +350,9 @@ mod tests {
             ("health_password", ""),
             ("auth", "Allow"),
             ("acl", "deny"),
+            ("replay_messages", "0"),
+            ("replay_messages", "-1"),
+            ("replay_bytes", "64 MiB"),
         ] {
             assert_eq!(
                 with(name, value).len(),

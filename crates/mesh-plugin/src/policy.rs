@@ -22,6 +22,7 @@
 
 use std::collections::HashSet;
 
+use mesh_model::BrokerId;
 use mesh_model::names::{
     CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, TOPIC_PREFIX, link_client_id, local_client_id,
 };
@@ -29,17 +30,30 @@ use mesh_model::topology::Link;
 
 use crate::counters::LinkCounts;
 use crate::options::{Options, Ordinary};
+use crate::replication::{Content, Notice, Now, Replication, Report};
+use crate::retained::Retained;
+use crate::stamp::Stamp;
 
+mod held;
+mod internal;
 mod salvaged;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
 
+use held::{Held, HeldMessages};
+pub use internal::{Internal, parse as parse_internal};
 use salvaged::Salvaged;
 pub use salvaged::Shown;
 use sessions::{Part, Sessions};
-pub use vocabulary::{Admission, Bypass, ClientKey, Login, Published, TopicKey, Verdict};
+pub use vocabulary::{Admission, Arrival, Bypass, ClientKey, Handling, Login, Published, TopicKey, Verdict};
+
+/// The topic filter with which links fetch all but what is below `$mesh/`.
+const ALL: &[u8] = b"#";
+
+/// A peer's clock that is that far from ours is worth a line in the log, in milliseconds.
+const CLOCK_OFF_MS: u64 = 60_000;
 
 /// Where the message came from that READ checks are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +70,11 @@ enum Routing {
 
 #[derive(Debug)]
 struct Peer {
+    id: BrokerId,
+    /// The session of the link that the peer fetches from here, once it has subscribed.
+    link: Option<ClientKey>,
+    /// It was said that its clock is off.
+    clock_off: bool,
     /// The client id of the link that the peer fetches from here.
     link_id: String,
     /// The client id, in this broker, of its own bridge that fetches from the peer.
@@ -73,6 +92,10 @@ pub struct Policy {
     routing: Routing,
     /// QoS 2 messages that came over a link and await their PUBREL.
     unreleased: HashSet<TopicKey>,
+    /// Those that entered the mesh here.
+    held: HeldMessages,
+    /// The one of these that is being routed.
+    released: Option<TopicKey>,
     /// Retained messages are being delivered to a new subscriber.
     replaying: bool,
     /// The bridge that brought the last message in, if nothing but READ checks has happened since.
@@ -86,11 +109,13 @@ pub struct Policy {
     bypass: Option<Bypass>,
     /// Until told.
     alarm: Option<Bypass>,
+    replication: Replication,
+    retained: Retained,
 }
 
 impl Policy {
-    /// A broker without clients.
-    pub fn new(options: Options) -> Self {
+    /// A broker without clients that starts now.
+    pub fn new(options: Options, now: Now) -> Self {
         let peers = options.peers.iter().map(|peer| {
             let (own, peer) = (options.broker_id.clone(), peer.id.clone());
             let outward = Link {
@@ -98,14 +123,23 @@ impl Policy {
                 to: peer.clone(),
             };
             Peer {
+                id: peer.clone(),
+                link: None,
+                clock_off: false,
                 link_id: link_client_id(&outward),
                 bridge_id: local_client_id(&Link { from: peer, to: own }),
                 bridge: None,
                 counts: LinkCounts::default(),
             }
         });
+        let peers: Vec<Peer> = peers.collect();
+        let ids = peers.iter().map(|peer| peer.id.clone()).collect();
         Self {
-            peers: peers.collect(),
+            replication: Replication::new(options.broker_id.clone(), ids, options.replay, now.wall_ms),
+            retained: Retained,
+            held: HeldMessages::new(options.replay),
+            released: None,
+            peers,
             options,
             sessions: Sessions::default(),
             routing: Routing::Local,
@@ -122,7 +156,14 @@ impl Policy {
 
     /// The counters of each peer, in the order of the options.
     pub fn counts(&self) -> impl Iterator<Item = LinkCounts> {
-        self.peers.iter().map(|peer| peer.counts)
+        let all = self.peers.iter().zip(self.replication.totals());
+        all.map(|(peer, totals)| LinkCounts {
+            replayed: totals.replayed,
+            lost: totals.lost,
+            backlog: totals.backlog as u64,
+            filling: totals.filling,
+            ..peer.counts
+        })
     }
 
     /// How many sessions of users of the mesh there are.
@@ -183,6 +224,10 @@ impl Policy {
     pub fn disconnect(&mut self, client: ClientKey) -> Option<usize> {
         let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
+        if let Some(peer) = self.peers.iter().position(|peer| peer.link == Some(client)) {
+            self.peers[peer].link = None;
+            self.replication.link_down(peer);
+        }
         let peer = self.peers.iter().position(|peer| peer.bridge == Some(client))?;
         self.peers[peer].bridge = None;
         arriving.then_some(peer)
@@ -190,9 +235,7 @@ impl Policy {
 
     /// These messages came over the link from a peer, and will be published here in this order.
     pub fn salvage<'a>(&mut self, peer: usize, messages: impl ExactSizeIterator<Item = Shown<'a>>) {
-        let counts = &mut self.peers[peer].counts;
-        counts.received += messages.len() as u64;
-        counts.salvaged += messages.len() as u64;
+        self.peers[peer].counts.salvaged += messages.len() as u64;
         self.salvaged.publish(messages);
     }
 
@@ -205,6 +248,34 @@ impl Policy {
     /// Whether [`Self::routed`] must be told of a message before [`Self::read`] is asked.
     pub fn watches_routing(&self) -> bool {
         self.salvaged.is_due()
+    }
+
+    /// A message of QoS 2 is being routed, or was stored. If it is one that entered here, it was just released.
+    pub fn released(&mut self, topic: TopicKey, shown: &Shown<'_>) {
+        if self.replaying || self.held.is_empty() {
+            return;
+        }
+        let Some(Held { entry, void, logged }) = self.held.release(topic, shown) else {
+            return;
+        };
+        self.replication.forget_current();
+        self.released = Some(topic);
+        if logged {
+            return;
+        }
+        let content = entry.content();
+        // What has come between must not win over it elsewhere if it does not here.
+        let late = void || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
+        let entry = if late {
+            self.replication.restamp(&entry)
+        } else {
+            entry
+        };
+        if entry.stamp.retain {
+            let content = entry.content();
+            self.retained.local(content.topic, &entry.stamp, content.payload);
+        }
+        self.replication.release(entry, late);
     }
 
     /// A message that looks like this is being routed, or was stored.
@@ -239,7 +310,9 @@ impl Policy {
         if remote {
             counts.held_back += 1;
             Verdict::Refuse
-        } else if self.bypass.is_some() {
+        } else if self.bypass.is_some()
+            || (qos < 2 || self.released == Some(topic)) && !self.replication.route(peer)
+        {
             Verdict::Refuse
         } else {
             counts.sent += 1;
@@ -256,7 +329,7 @@ impl Policy {
         }
         let reserved = topic.starts_with(TOPIC_PREFIX.as_bytes());
         match self.sessions.part(client, user) {
-            Some(Part::Health) if reserved => Verdict::Accept,
+            Some(Part::Health) if reserved && internal::parse(topic).is_none() => Verdict::Accept,
             Some(_) => Verdict::Refuse,
             None if reserved => Verdict::Refuse,
             None => stranger(&self.options, user),
@@ -269,10 +342,20 @@ impl Policy {
         self.writer = Some(client);
     }
 
-    /// May `client` subscribe?
-    pub fn subscribe(&mut self, client: ClientKey, user: Option<&[u8]>) -> Verdict {
+    /// May `client` subscribe with this topic filter?
+    pub fn subscribe(&mut self, client: ClientKey, user: Option<&[u8]>, filter: &[u8]) -> Verdict {
         self.sessions.asked(client);
         let verdict = self.other_access(client, user);
+        if let Some(Part::Link(peer)) = self.sessions.part(client, user)
+            && filter == ALL
+        {
+            self.peers[peer].link = Some(client);
+            let first = (0..self.peers.len()).all(|other| !self.replication.is_up(other));
+            if first {
+                self.log_held();
+            }
+            self.replication.link_up(peer);
+        }
         self.replaying = true;
         verdict
     }
@@ -287,54 +370,164 @@ impl Policy {
     }
 
     /// A message was published. It is routed next, unless it is refused or has QoS 2.
-    pub fn message(&mut self, message: &Published<'_>) -> Verdict {
+    pub fn message(&mut self, message: &Published<'_>) -> Handling {
         let asked = self.writer == Some(message.client);
         self.forget_message();
         if !self.unreleased.is_empty() {
             self.unreleased.remove(&message.topic);
         }
-        if asked {
-            return Verdict::Accept;
+        if !self.held.is_empty()
+            && let Some(never) = self.held.remove(message.topic)
+            && !never.logged
+        {
+            // Its place is used again, so it is gone.
+            self.replication.void(never.entry.stamp.seq);
         }
-        // Nobody is asked about what a bridge of this broker brings in; about everybody else we had to be.
-        let peer = self
-            .peers
-            .iter()
-            .position(|peer| peer.bridge_id.as_bytes() == message.id);
-        let bridge = message.user == Some(LINK_USER.as_bytes()) && !self.sessions.contains(message.client);
-        if bridge && (peer.is_some() || !message.network) {
-            return self.message_from_link(peer, message);
+        if !asked {
+            // Nobody is asked about what a bridge of this broker brings in; about everybody else we had to be.
+            let peer = self
+                .peers
+                .iter()
+                .position(|peer| peer.bridge_id.as_bytes() == message.id);
+            let bridge =
+                message.user == Some(LINK_USER.as_bytes()) && !self.sessions.contains(message.client);
+            if bridge && (peer.is_some() || !message.network) {
+                return self.message_from_link(peer, message);
+            }
+            if message.network {
+                self.leave_mesh(Bypass::Publish);
+            }
         }
-        if message.network {
-            self.leave_mesh(Bypass::Publish);
-        }
-        Verdict::Accept
+        let stamped = (message.qos > 0 || message.retain) && !message.reserved && self.bypass.is_none();
+        if stamped { Handling::Stamp } else { Handling::Pass }
     }
 
-    fn message_from_link(&mut self, peer: Option<usize>, message: &Published<'_>) -> Verdict {
+    fn message_from_link(&mut self, peer: Option<usize>, message: &Published<'_>) -> Handling {
         if let Some(peer) = peer
             && self.peers[peer].bridge.replace(message.client) != Some(message.client)
         {
             self.opened = Some(peer);
         }
         if self.bypass.is_some() {
-            return Verdict::Refuse;
+            return Handling::Refuse;
         }
-        if let Some(peer) = peer {
+        if peer.is_some() {
             self.arriving = Some(message.client);
-            self.peers[peer].counts.received += 1;
         }
         if message.qos < 2 {
             self.routing = Routing::Remote;
         } else {
             self.unreleased.insert(message.topic);
         }
-        Verdict::Accept
+        Handling::Arrive(peer)
+    }
+
+    /// The stamp for the message that [`Self::message`] was about.
+    pub fn stamp(&mut self, message: &Published<'_>, now: Now) -> Stamp {
+        self.replication.stamp(message.retain, message.qos, now)
+    }
+
+    /// That message, stamped, is routed next, unless it has QoS 2.
+    pub fn publish(&mut self, topic: TopicKey, stamp: Stamp, content: &Content<'_>, now: Now) {
+        if stamp.qos == 2 {
+            self.held.hold(topic, self.replication.entry(stamp, content, now));
+            return;
+        }
+        if stamp.retain {
+            self.retained.local(content.topic, &stamp, content.payload);
+        }
+        self.replication.publish(stamp, content, now);
+    }
+
+    /// Without links nobody is asked about a message that is released. So those that are held may have been, and are
+    /// sent to links that come: a receiver may pass a message on before it is released.
+    fn log_held(&mut self) {
+        for held in self.held.unlogged() {
+            held.logged = true;
+            let entry = held.entry.copy();
+            if entry.stamp.retain {
+                let content = entry.content();
+                self.retained.local(content.topic, &entry.stamp, content.payload);
+            }
+            self.replication.release(entry, false);
+        }
+        self.replication.forget_current();
+    }
+
+    /// A message came over the link from `peer`, with this stamp.
+    pub fn arrive(
+        &mut self,
+        peer: Option<usize>,
+        stamp: Option<Stamp>,
+        content: &Content<'_>,
+        now: Now,
+    ) -> Arrival {
+        let mut nobody = LinkCounts::default();
+        let counts = peer.map_or(&mut nobody, |peer| &mut self.peers[peer].counts);
+        counts.received += 1;
+        let Some(stamp) = stamp.filter(|stamp| self.replication.is_believed(stamp, now)) else {
+            return Arrival::New(None);
+        };
+        if !self.replication.arrived(&stamp) {
+            counts.duplicates_dropped += 1;
+            return Arrival::Duplicate;
+        }
+        let retain = stamp.retain;
+        if retain && !self.retained.offer(content.topic, &stamp, content.payload) {
+            counts.stale_dropped += 1;
+            return Arrival::Stale;
+        }
+        if !stamp.requested {
+            self.replication.keep(stamp, content, now);
+        }
+        Arrival::New(Some(retain))
+    }
+
+    /// `peer` says something to this plugin. Returns by how many milliseconds its clock is off, if that is to be said.
+    pub fn told(&mut self, peer: usize, topic: &Internal<'_>, payload: &[u8], now: Now) -> Option<i64> {
+        if topic.from != self.peers[peer].id.as_str() {
+            return None;
+        }
+        match topic.about {
+            internal::About::Seen => {
+                let report = Report::parse(str::from_utf8(payload).ok()?)?;
+                self.replication.reported(peer, &report, now);
+                let off = report.wall_ms.abs_diff(now.wall_ms);
+                let before = std::mem::replace(&mut self.peers[peer].clock_off, off > CLOCK_OFF_MS);
+                (off > CLOCK_OFF_MS && !before).then(|| report.wall_ms as i64 - now.wall_ms as i64)
+            }
+            internal::About::Sync | internal::About::Presence => None,
+        }
+    }
+
+    /// What was seen here, for each peer whose link is there, if it is time to tell: the peer's place, the client
+    /// id of its link, and the report.
+    pub fn reports(&mut self, now: Now) -> Vec<(usize, String)> {
+        if !self.replication.report_due(now) {
+            return Vec::new();
+        }
+        let up = (0..self.peers.len()).filter(|peer| self.replication.is_up(*peer));
+        up.map(|peer| (peer, self.replication.report(peer, now)))
+            .collect()
+    }
+
+    /// The state of what is kept for peers.
+    pub fn replication(&mut self) -> &mut Replication {
+        &mut self.replication
+    }
+
+    /// What is to be said of what is kept for a peer; each once.
+    pub fn take_notice(&mut self) -> Option<(usize, Notice)> {
+        self.replication.take_notice()
     }
 
     /// The broker's loop has turned. `subscriptions` tells how many a client has.
-    pub fn tick(&mut self, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
+    pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
         self.forget_message();
+        for seq in self.held.give_up(now.up_ms) {
+            self.replication.void(seq);
+        }
+        self.replication.tick(now);
         if self.bypass.is_none() && self.sessions.any_unasked(subscriptions) {
             self.leave_mesh(Bypass::Subscribe);
         }
@@ -370,7 +563,9 @@ impl Policy {
         self.replaying = false;
         self.writer = None;
         self.arriving = None;
+        self.released = None;
         self.salvaged.clear_due();
+        self.replication.forget_current();
     }
 }
 

@@ -69,6 +69,8 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
                 autosave_interval_s => m.autosave_interval.as_secs(),
                 max_inflight_messages => m.max_inflight_messages,
                 max_queued_messages => m.max_queued_messages,
+                replay_messages => m.replay_messages,
+                replay_bytes => m.replay_mib << 20,
                 dynamic_security_file,
                 password_file,
                 acl_file,

@@ -6,7 +6,7 @@ use std::panic;
 use std::ptr;
 
 use super::abi::{self, Callback, EvtAclCheck, EvtBasicAuth, EvtDisconnect, EvtMessage, Opt, PluginId};
-use super::{Access, AclCheck, BasicAuth, Client, Level, Message, bytes, guard, log};
+use super::{Access, AclCheck, BasicAuth, Client, Level, Message, bytes, guard, log, readable};
 use crate::hooks::Plugin;
 use crate::policy::TopicKey;
 
@@ -80,6 +80,14 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
         let options = unsafe { pairs(opts, count) };
         // SAFETY: `id` is the broker's.
         let reads_ahead = unsafe { reads_ahead(id) };
+        if !readable() {
+            log(
+                Level::Error,
+                "this version of Mosquitto keeps properties in another way than 2.0 and 2.1: mesh-plugin must be \
+                 adapted to it (ffi/properties.rs)",
+            );
+            return abi::ERR_INVAL;
+        }
         let Some(plugin) = Plugin::start(&options, reads_ahead) else {
             return abi::ERR_INVAL;
         };
@@ -204,19 +212,15 @@ unsafe extern "C" fn on_acl_check(_: c_int, data: *mut c_void, userdata: *mut c_
 }
 
 unsafe extern "C" fn on_message(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
-    // SAFETY: as in `on_basic_auth`.
-    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtMessage>()) };
-    let message = Message {
-        // SAFETY: the pointer is the event's own.
-        client: unsafe { Client::new(event.client) },
-        topic_key: TopicKey(event.topic.addr()),
-        qos: event.qos,
-        topic: event.topic,
-    };
+    // SAFETY: the broker passes what was registered, which lives until cleanup.
+    let loaded = unsafe { &*userdata.cast::<Loaded>() };
+    // SAFETY: the broker passes the data of this event, and looks at it again when we return.
+    let mut message = unsafe { Message::new(data.cast::<EvtMessage>()) };
+    let client = message.client;
     guard(
         "MESSAGE",
-        || loaded.plugin.message(&message),
-        || loaded.plugin.message_failed(&message),
+        || loaded.plugin.message(&mut message),
+        || loaded.plugin.message_failed(client),
     )
 }
 

@@ -45,6 +45,10 @@ pub struct Mosquitto {
     pub max_inflight_messages: u64,
     /// QoS 1 and 2 messages queued for one client or link beyond those in flight.
     pub max_queued_messages: u64,
+    /// Messages that a broker keeps for peers that have not got them: so many own ones, and so many of all others.
+    pub replay_messages: u64,
+    /// The memory for each of both, in MiB.
+    pub replay_mib: u64,
 }
 
 /// `[balancer]`: how Nginx is set up.
@@ -316,6 +320,18 @@ fn read_mosquitto(reader: &mut Reader) -> Mosquitto {
             100_000,
             1..=100_000_000,
             "QoS 1 and 2 messages queued for one client or link beyond those in flight",
+        ),
+        replay_messages: s.number(
+            "replay_messages",
+            100_000,
+            1..=100_000_000,
+            "own messages that a broker keeps for peers that are away, and as many of all others",
+        ),
+        replay_mib: s.number(
+            "replay_mib",
+            64,
+            1..=65_536,
+            "memory for each of both, in MiB; what does not fit any more is lost to peers that are away",
         ),
     }
 }
