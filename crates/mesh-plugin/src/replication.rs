@@ -23,6 +23,8 @@ mod links;
 mod log;
 mod report;
 pub mod seen;
+#[cfg(test)]
+mod simulation;
 
 use links::{Link, Peer};
 pub use log::{Bounds, Content, Entry};
@@ -49,8 +51,10 @@ const WINDOW: usize = 8_000;
 /// A peer that tells nothing for so long gets the next window all the same: perhaps it cannot reach us.
 const UNHEARD_MS: u64 = 1_000;
 
-/// So many messages are repaired for a peer after each of its reports.
-const REPAIRS: usize = 1_000;
+/// So many repaired messages may be on their way to a peer. It becomes less while the broker drops them, and more
+/// while they arrive.
+const REPAIRS: usize = 1_024;
+const LEAST_REPAIRS: usize = 8;
 
 /// A message is not repaired more often than that.
 const REPAIR_AGAIN_MS: u64 = 5_000;
@@ -519,9 +523,22 @@ impl Replication {
 
     fn repair(&mut self, at: usize, now: Now) {
         let peer = &mut self.peers[at];
-        peer.repaired
-            .retain(|_, sent| now.up_ms < *sent + REPAIR_AGAIN_MS);
-        let mut left = REPAIRS;
+        let mut dropped = false;
+        peer.repaired.retain(|(own, position), sent| {
+            let log = if *own { &self.own } else { &self.foreign };
+            let lacks = log.get(*position).is_some_and(|entry| entry.lacking.contains(at));
+            let waits = now.up_ms < *sent + REPAIR_AGAIN_MS;
+            dropped |= lacks && !waits;
+            lacks && waits
+        });
+        peer.repairs = if dropped {
+            (peer.repairs / 2).max(LEAST_REPAIRS)
+        } else if peer.repaired.is_empty() {
+            (peer.repairs * 2).clamp(LEAST_REPAIRS, REPAIRS)
+        } else {
+            peer.repairs
+        };
+        let mut left = peer.repairs.saturating_sub(peer.repaired.len());
         for (own, log) in [(true, &self.own), (false, &self.foreign)] {
             let grace = if own {
                 GRACE_MS

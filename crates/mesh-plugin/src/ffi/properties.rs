@@ -93,14 +93,14 @@ impl Drop for List {
 /// says.
 pub(super) unsafe fn read<'a>(first: *const abi::Property) -> impl Iterator<Item = Property<'a>> {
     let mut next = first;
-    let mut step = move || {
+    let step = move || {
         // SAFETY: by the contract of this function.
         let property = unsafe { next.as_ref() }?;
         next = property.next;
         Some(property)
     };
     // SAFETY: by the contract of this function.
-    std::iter::from_fn(move || step()).filter_map(|property| unsafe { value(property) })
+    std::iter::from_fn(step).filter_map(|property| unsafe { value(property) })
 }
 
 /// # Safety

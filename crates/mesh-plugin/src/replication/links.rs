@@ -39,6 +39,8 @@ pub struct Peer {
     pub lost: u64,
     /// What was sent again, by log and position, and when, in milliseconds since the start.
     pub repaired: BTreeMap<(bool, u64), u64>,
+    /// So many of those may be on their way.
+    pub repairs: usize,
     /// When it last told anything, in milliseconds since the start.
     pub reported_ms: Option<u64>,
     /// When a window was last opened for it although it told nothing, in milliseconds since the start.

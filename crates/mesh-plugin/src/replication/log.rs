@@ -53,13 +53,6 @@ pub struct Content<'a> {
     pub properties: &'a [u8],
 }
 
-impl Content<'_> {
-    /// How many bytes that is.
-    pub fn len(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.properties.len()
-    }
-}
-
 /// A message.
 #[derive(Debug)]
 pub struct Entry {
@@ -78,10 +71,7 @@ pub struct Entry {
 impl Entry {
     /// An entry with a copy of `content`.
     pub fn new(stamp: Stamp, content: &Content<'_>, lacking: Peers, at_ms: u64) -> Self {
-        let mut bytes = Vec::with_capacity(content.len());
-        for part in [content.topic, content.payload, content.properties] {
-            bytes.extend_from_slice(part);
-        }
+        let bytes = [content.topic, content.payload, content.properties].concat();
         Self {
             stamp,
             lacking,
