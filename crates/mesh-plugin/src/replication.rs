@@ -180,7 +180,7 @@ impl Replication {
             foreign: Log::new(bounds, count),
             seen: Seen::default(),
             voids: Vec::new(),
-            peers: (0..count).map(|_| Peer::default()).collect(),
+            peers: (0..count).map(|_| Peer::new(REPAIRS / 4)).collect(),
             replayed: vec![0; count],
             current: None,
             turn: Now::default(),
@@ -510,8 +510,8 @@ impl Replication {
             Link::Replaying { next } => {
                 let ahead = self.own.lacked_after(at, next).count();
                 peer.unconfirmed = self.own.lacked(at).saturating_sub(ahead);
-                let stalled = peer.stalled_ms(&self.me, self.epoch, now.up_ms);
-                if peer.unconfirmed >= WINDOW && stalled >= GRACE_MS {
+                let stalled = peer.is_stalled(&self.me, self.epoch, GRACE_MS, now.up_ms);
+                if peer.unconfirmed >= WINDOW && stalled {
                     // The broker has dropped them.
                     peer.unconfirmed = 0;
                     peer.link = Link::Replaying { next: 0 };
@@ -539,6 +539,7 @@ impl Replication {
             peer.repairs
         };
         let mut left = peer.repairs.saturating_sub(peer.repaired.len());
+        peer.help();
         for (own, log) in [(true, &self.own), (false, &self.foreign)] {
             let grace = if own {
                 GRACE_MS
@@ -555,7 +556,7 @@ impl Replication {
                 let last = peer.seen.of(&stamp.origin, stamp.epoch).and_then(Ranges::last);
                 let gap = last.is_some_and(|last| stamp.seq < last);
                 let due =
-                    gap || age >= grace && peer.stalled_ms(&stamp.origin, stamp.epoch, now.up_ms) >= grace;
+                    gap || age >= grace && peer.needs_help(&stamp.origin, stamp.epoch, grace, now.up_ms);
                 if due && !peer.repaired.contains_key(&(own, position)) {
                     peer.repaired.insert((own, position), now.up_ms);
                     left -= 1;

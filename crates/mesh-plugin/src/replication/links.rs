@@ -64,12 +64,24 @@ pub struct Progress {
     count: u64,
     /// Since when it has had so many, in milliseconds since the start.
     since_ms: u64,
+    /// It stood still, and has been helped after each report since.
+    helped: bool,
+    /// It is being helped after this report.
+    helping: bool,
 }
 
 /// A peer that was silent for so long begins anew: it may have been hung. In milliseconds.
 const SILENCE_MS: u64 = 1_500;
 
 impl Peer {
+    /// A peer that has told nothing, to which so many repaired messages may be on their way at first.
+    pub fn new(repairs: usize) -> Self {
+        Self {
+            repairs,
+            ..Self::default()
+        }
+    }
+
     /// It tells what it has seen of one boot of one origin.
     pub fn told(&mut self, origin: &BrokerId, epoch: u64, numbers: &Ranges, now_ms: u64) {
         let Some(known) = self.seen.of_mut(origin, epoch) else {
@@ -85,9 +97,25 @@ impl Peer {
         }
     }
 
-    /// For how long it has told that it has got no further with these, in milliseconds.
-    pub fn stalled_ms(&mut self, origin: &BrokerId, epoch: u64, now_ms: u64) -> u64 {
-        now_ms - self.progress_of(origin, epoch, now_ms).since_ms
+    /// Whether it has told for so long that it has got no further with these.
+    pub fn is_stalled(&mut self, origin: &BrokerId, epoch: u64, grace_ms: u64, now_ms: u64) -> bool {
+        now_ms >= self.progress_of(origin, epoch, now_ms).since_ms + grace_ms
+    }
+
+    /// Whether it needs help to get further with these, some of which it has lacked for longer than `grace_ms`. Once
+    /// it did, it does until it lacks none of that age.
+    pub fn needs_help(&mut self, origin: &BrokerId, epoch: u64, grace_ms: u64, now_ms: u64) -> bool {
+        let stalled = self.is_stalled(origin, epoch, grace_ms, now_ms);
+        let progress = self.progress_of(origin, epoch, now_ms);
+        progress.helping |= progress.helped || stalled;
+        progress.helping
+    }
+
+    /// A round of help begins.
+    pub fn help(&mut self) {
+        for progress in &mut self.progress {
+            progress.helped = std::mem::take(&mut progress.helping);
+        }
     }
 
     /// It has told something.
@@ -115,6 +143,8 @@ impl Peer {
                     epoch,
                     count: 0,
                     since_ms: now_ms,
+                    helped: false,
+                    helping: false,
                 },
             );
             0
