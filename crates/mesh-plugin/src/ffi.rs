@@ -20,7 +20,7 @@ pub use properties::readable;
 pub use publish::{publish, publish_retained, publish_to};
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
@@ -92,6 +92,7 @@ pub struct AclCheck<'a> {
     /// The length of its payload.
     pub length: usize,
     topic: *const c_char,
+    payload: *const c_void,
 }
 
 impl<'a> AclCheck<'a> {
@@ -99,6 +100,12 @@ impl<'a> AclCheck<'a> {
     pub fn topic(&self) -> &'a [u8] {
         // SAFETY: the pointer came with this event and is valid as long as the event.
         unsafe { bytes(self.topic) }.unwrap_or_default()
+    }
+
+    /// The payload of the message.
+    pub fn payload(&self) -> &'a [u8] {
+        // SAFETY: as for `topic`; the broker gives as many bytes as it says.
+        unsafe { data(self.payload, self.length) }
     }
 }
 
@@ -167,13 +174,7 @@ impl<'a> Message<'a> {
     /// The payload.
     pub fn payload(&self) -> &'a [u8] {
         // SAFETY: as for `topic`; the broker gives as many bytes as it says.
-        unsafe {
-            let event = &*self.event;
-            if event.payload.is_null() {
-                return &[];
-            }
-            slice::from_raw_parts(event.payload.cast(), event.payloadlen as usize)
-        }
+        unsafe { data((*self.event).payload, (*self.event).payloadlen as usize) }
     }
 
     /// The properties, without the expiry, which Mosquitto keeps elsewhere.
@@ -282,6 +283,17 @@ fn guard(event: &str, body: impl FnOnce() -> c_int, safe: impl FnOnce() -> c_int
 unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: by the contract of this function.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// # Safety
+///
+/// `start` is null or points to `length` bytes that live as long as `'a`.
+unsafe fn data<'a>(start: *const c_void, length: usize) -> &'a [u8] {
+    if start.is_null() {
+        return &[];
+    }
+    // SAFETY: by the contract of this function.
+    unsafe { slice::from_raw_parts(start.cast(), length) }
 }
 
 fn c_string(text: &str) -> CString {

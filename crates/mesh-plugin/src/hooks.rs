@@ -8,7 +8,7 @@ use std::ffi::{CString, c_int};
 use std::time::{Duration, Instant, SystemTime};
 
 use mesh_model::Link;
-use mesh_model::names::{SEEN_PREFIX, TOPIC_PREFIX, link_client_id};
+use mesh_model::names::{PRESENCE_PREFIX, SEEN_PREFIX, TOPIC_PREFIX, link_client_id};
 
 use crate::counters::Board;
 use crate::ffi::socket::Socket;
@@ -16,7 +16,8 @@ use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Mes
 use crate::message::{Property, Publish, encode};
 use crate::options::{Options, Peer};
 use crate::policy::{
-    self, Admission, Arrival, Bypass, Handling, Internal, Login, Policy, Published, Shown, Verdict,
+    self, Admission, Arrival, Bypass, Fate, Handling, Internal, Last, Login, Policy, Published, Shown,
+    Verdict,
 };
 use crate::replication::{Content, Notice, Now};
 use crate::stamp::{STAMP_PROPERTY, Stamp};
@@ -41,6 +42,8 @@ pub struct Plugin {
     link_ids: Vec<CString>,
     /// Where this plugin says what it has seen.
     seen_topic: String,
+    /// And where it tells of clients.
+    presence_topic: String,
     /// For properties of the message that is being handled; kept to be used again.
     properties: RefCell<Vec<u8>>,
 }
@@ -96,6 +99,7 @@ impl Plugin {
         Some(Self {
             link_ids: options.peers.iter().map(link_id).collect(),
             seen_topic: format!("{SEEN_PREFIX}{}", options.broker_id),
+            presence_topic: format!("{PRESENCE_PREFIX}{}", options.broker_id),
             properties: RefCell::default(),
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id))),
             sockets: RefCell::new(vec![None; options.peers.len()]),
@@ -117,13 +121,14 @@ impl Plugin {
     /// BASIC_AUTH.
     pub(crate) fn basic_auth(&self, login: &BasicAuth<'_>) -> c_int {
         let id = login.client.id().unwrap_or_default();
-        let admission = self.policy.borrow_mut().basic_auth(&Login {
+        let asked = Login {
             client: login.client.key(),
             id,
             user: login.user,
             password: login.password,
             clean_session: login.client.clean_session(),
-        });
+        };
+        let admission = self.policy.borrow_mut().basic_auth(&asked, self.now());
         match admission {
             Admission::Mesh => {
                 self.contexts.keep(login.client);
@@ -132,9 +137,10 @@ impl Plugin {
             Admission::Accept => abi::SUCCESS,
             Admission::Defer => abi::ERR_PLUGIN_DEFER,
             Admission::Refuse(why) => {
-                // The id is whatever a stranger sent.
-                let id: String = String::from_utf8_lossy(id).escape_debug().take(80).collect();
-                log(Level::Warning, &format!("refused client \"{id}\": {why}"));
+                log(
+                    Level::Warning,
+                    &format!("refused client \"{}\": {why}", printable(id)),
+                );
                 abi::ERR_AUTH
             }
         }
@@ -161,9 +167,31 @@ impl Plugin {
                 if policy.watches_routing() {
                     policy.routed(&shown());
                 }
+                if policy.awaits_will() {
+                    let (topic, now) = (check.topic_key, self.now());
+                    policy.will_routed(
+                        (client, user),
+                        topic,
+                        (check.qos, check.retain),
+                        &content(check),
+                        now,
+                    );
+                }
                 policy.read(client, user, check.topic_key, check.qos)
             }
-            Access::Write => policy.write(client, user, check.client.is_network(), check.topic()),
+            Access::Write => {
+                let network = check.client.is_network();
+                let verdict = policy.write(client, user, network, check.topic());
+                if verdict != Verdict::Refuse && network && policy.may_withhold() {
+                    let id = check.client.id().unwrap_or_default();
+                    match policy.fate(client, id, (check.qos, check.retain), &content(check), self.now()) {
+                        Fate::Pass => verdict,
+                        Fate::Drop | Fate::Hold => Verdict::Refuse,
+                    }
+                } else {
+                    verdict
+                }
+            }
             Access::Subscribe => policy.subscribe(client, user, check.topic()),
             Access::Other => policy.other_access(client, user),
         };
@@ -200,9 +228,9 @@ impl Plugin {
             user: client.user(),
             network: client.is_network(),
             topic: message.topic_key,
+            name: message.topic(),
             qos: message.qos,
             retain: message.retain,
-            reserved: message.topic().first() == Some(&b'$'),
         };
         let mut policy = self.policy.borrow_mut();
         let handling = policy.message(&published);
@@ -307,7 +335,7 @@ impl Plugin {
         if self.kicking.get() && client.clean_session() {
             self.intruder.set(true);
         }
-        let broken = self.policy.borrow_mut().disconnect(client.key());
+        let broken = self.policy.borrow_mut().disconnect(client.key(), self.now());
         if let Some(peer) = broken {
             self.salvage(peer);
         }
@@ -422,6 +450,76 @@ impl Plugin {
         }
     }
 
+    /// Tells peers which clients have connected here. Before the report: who hears that has heard this.
+    fn announce_clients(&self) {
+        for (peer, clients) in self.policy.borrow_mut().announcements() {
+            let message = Publish {
+                topic: &self.presence_topic,
+                payload: &clients,
+                qos: 0,
+                retain: false,
+                properties: Vec::new(),
+            };
+            if let Err(code) = ffi::publish_to(&self.link_ids[peer], &message) {
+                log(
+                    Level::Error,
+                    &format!("cannot tell a peer of clients: error {code}"),
+                );
+            }
+        }
+    }
+
+    /// Publishes held wills whose clients have not moved.
+    fn execute_wills(&self, now: Now) {
+        let execution = self.policy.borrow_mut().execute_wills(now);
+        for Last { will, stamp } in &execution.publish {
+            let stamp = stamp.as_ref().map(Stamp::to_string);
+            let Ok(topic) = str::from_utf8(&will.topic) else {
+                continue;
+            };
+            let message = Publish {
+                topic,
+                payload: &will.payload,
+                qos: will.qos,
+                retain: will.retain,
+                properties: stamp
+                    .iter()
+                    .map(|stamp| Property::User(STAMP_PROPERTY, stamp))
+                    .collect(),
+            };
+            if let Err(code) = ffi::publish(&message) {
+                log(Level::Error, &format!("cannot publish a will: error {code}"));
+            }
+        }
+        if execution.unproven > 0 {
+            log(
+                Level::Warning,
+                &format!(
+                    "{} wills are not published: they were held while this broker could not tell whether their \
+                     clients had moved, and those were not seen to publish to the same topics",
+                    execution.unproven
+                ),
+            );
+        }
+    }
+
+    /// Ends the sessions of clients that have connected to a peer since.
+    fn end_outdated(&self) {
+        let outdated = self.policy.borrow_mut().outdated_clients();
+        for id in &outdated {
+            if let Ok(id) = str::from_utf8(id) {
+                log(
+                    Level::Notice,
+                    &format!(
+                        "client \"{}\" has connected to another broker",
+                        printable(id.as_bytes())
+                    ),
+                );
+                ffi::kick(id);
+            }
+        }
+    }
+
     fn tell_notices(&self) {
         loop {
             let notice = self.policy.borrow_mut().take_notice();
@@ -464,9 +562,12 @@ impl Plugin {
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
+        self.announce_clients();
         self.report(now);
+        self.execute_wills(now);
         self.send_kept();
         self.tell_notices();
+        self.end_outdated();
         self.kick_unwanted();
         if self.board.borrow_mut().due(Duration::from_millis(now.up_ms)) {
             self.publish_counters();
@@ -508,6 +609,20 @@ impl Plugin {
             tell(alarm);
         }
     }
+}
+
+/// What can be seen of a message in a check: all but its properties.
+fn content<'a>(check: &AclCheck<'a>) -> Content<'a> {
+    Content {
+        topic: check.topic(),
+        payload: check.payload(),
+        properties: &[],
+    }
+}
+
+/// What a stranger sent, fit for the log.
+fn printable(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).escape_debug().take(80).collect()
 }
 
 /// The stamp that a property is, if it is one.

@@ -28,6 +28,7 @@ pub mod hooks;
 pub mod message;
 pub mod options;
 pub mod policy;
+pub mod presence;
 pub mod replication;
 pub mod retained;
 pub mod salvage;
@@ -35,3 +36,4 @@ pub mod stamp;
 pub mod startup;
 #[cfg(test)]
 mod testing;
+pub mod wills;

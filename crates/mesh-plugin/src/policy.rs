@@ -41,6 +41,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
+mod wills;
 
 use held::{Held, HeldMessages};
 pub use internal::{Internal, parse as parse_internal};
@@ -48,6 +49,8 @@ use salvaged::Salvaged;
 pub use salvaged::Shown;
 use sessions::{Part, Sessions};
 pub use vocabulary::{Admission, Arrival, Bypass, ClientKey, Handling, Login, Published, TopicKey, Verdict};
+use wills::Moves;
+pub use wills::{Execution, Fate, Last};
 
 /// The topic filter with which links fetch all but what is below `$mesh/`.
 const ALL: &[u8] = b"#";
@@ -109,6 +112,7 @@ pub struct Policy {
     bypass: Option<Bypass>,
     /// Until told.
     alarm: Option<Bypass>,
+    moves: Moves,
     replication: Replication,
     retained: Retained,
 }
@@ -151,6 +155,7 @@ impl Policy {
             writer: None,
             bypass: None,
             alarm: None,
+            moves: Moves::default(),
         }
     }
 
@@ -183,7 +188,7 @@ impl Policy {
     }
 
     /// A client wants to connect, or the broker reloads its configuration and asks about a client again.
-    pub fn basic_auth(&mut self, login: &Login<'_>) -> Admission {
+    pub fn basic_auth(&mut self, login: &Login<'_>, now: Now) -> Admission {
         self.forget_message();
         // The key may have belonged to somebody else.
         let before = self.sessions.forget(login.client);
@@ -198,6 +203,7 @@ impl Policy {
         } else if login.id.starts_with(CLIENT_ID_PREFIX.as_bytes()) {
             Err("the client id is reserved for the mesh")
         } else {
+            self.client_login(login.client, login.id, now);
             return match self.options.auth {
                 Ordinary::Allow => Admission::Accept,
                 Ordinary::Defer => Admission::Defer,
@@ -221,7 +227,8 @@ impl Policy {
     ///
     /// Tells the place of a peer if this is its bridge, and it ended while a message of it was being handled. The
     /// broker then stands at the border of a packet, and what has come after it is worth to be salvaged.
-    pub fn disconnect(&mut self, client: ClientKey) -> Option<usize> {
+    pub fn disconnect(&mut self, client: ClientKey, now: Now) -> Option<usize> {
+        self.client_logout(client, now);
         let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
         if let Some(peer) = self.peers.iter().position(|peer| peer.link == Some(client)) {
@@ -324,6 +331,7 @@ impl Policy {
     /// whether a stored message may still be delivered that its publisher was once allowed to send.
     pub fn write(&mut self, client: ClientKey, user: Option<&[u8]>, network: bool, topic: &[u8]) -> Verdict {
         self.asked_to_publish(client);
+        self.moves.writer = network.then_some(client);
         if !network && is_mesh_user(user) {
             return Verdict::Accept;
         }
@@ -355,6 +363,7 @@ impl Policy {
                 self.log_held();
             }
             self.replication.link_up(peer);
+            self.moves.newcomers.push(peer);
         }
         self.replaying = true;
         verdict
@@ -398,7 +407,11 @@ impl Policy {
                 self.leave_mesh(Bypass::Publish);
             }
         }
-        let stamped = (message.qos > 0 || message.retain) && !message.reserved && self.bypass.is_none();
+        if asked {
+            self.client_published(message.id, message.name);
+        }
+        let reserved = message.name.first() == Some(&b'$');
+        let stamped = (message.qos > 0 || message.retain) && !reserved && self.bypass.is_none();
         if stamped { Handling::Stamp } else { Handling::Pass }
     }
 
@@ -496,7 +509,11 @@ impl Policy {
                 let before = std::mem::replace(&mut self.peers[peer].clock_off, off > CLOCK_OFF_MS);
                 (off > CLOCK_OFF_MS && !before).then(|| report.wall_ms as i64 - now.wall_ms as i64)
             }
-            internal::About::Sync | internal::About::Presence => None,
+            internal::About::Presence => {
+                self.clients_told(payload, now);
+                None
+            }
+            internal::About::Sync => None,
         }
     }
 
@@ -562,6 +579,7 @@ impl Policy {
         self.routing = Routing::Local;
         self.replaying = false;
         self.writer = None;
+        self.moves.writer = None;
         self.arriving = None;
         self.released = None;
         self.salvaged.clear_due();

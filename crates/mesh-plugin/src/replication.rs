@@ -342,6 +342,13 @@ impl Replication {
         self.peers[peer].link == Link::Live
     }
 
+    /// How many peers have told something in the last `within_ms` milliseconds.
+    pub fn heard(&self, within_ms: u64, now: Now) -> usize {
+        let lately = |at_ms: u64| now.up_ms <= at_ms + within_ms;
+        let peers = self.peers.iter();
+        peers.filter(|peer| peer.reported_ms.is_some_and(lately)).count()
+    }
+
     /// Whether a stamp that came over a link is believed.
     pub fn is_believed(&self, stamp: &Stamp, now: Now) -> bool {
         !is_absurd(stamp.time, now.wall_ms.max(self.clock.last().ms()))

@@ -71,7 +71,8 @@ pub struct EvtAclCheck {
     pub client: *mut Context,
     /// The topic, or the topic filter of a subscription.
     pub topic: *const c_char,
-    payload: *const c_void,
+    /// The payload, or null.
+    pub payload: *const c_void,
     properties: *mut c_void,
     /// One of the `ACL_` constants.
     pub access: c_int,
@@ -137,6 +138,7 @@ const _: () = {
     assert!(size_of::<EvtAclCheck>() == 88);
     assert!(offset_of!(EvtAclCheck, client) == 8);
     assert!(offset_of!(EvtAclCheck, topic) == 16);
+    assert!(offset_of!(EvtAclCheck, payload) == 24);
     assert!(offset_of!(EvtAclCheck, access) == 40);
     assert!(offset_of!(EvtAclCheck, payloadlen) == 44);
     assert!(offset_of!(EvtAclCheck, qos) == 48);
@@ -173,6 +175,9 @@ pub const EVT_MESSAGE: c_int = 7;
 pub const EVT_TICK: c_int = 9;
 /// `MOSQ_EVT_DISCONNECT`.
 pub const EVT_DISCONNECT: c_int = 10;
+/// `MOSQ_EVT_CLIENT_OFFLINE`, which came with Mosquitto 2.1: instead of DISCONNECT for sessions that outlive their
+/// connection. Its data begins as that of DISCONNECT.
+pub const EVT_CLIENT_OFFLINE: c_int = 28;
 /// `MOSQ_EVT_CONNECT`, which came with Mosquitto 2.1.
 pub const EVT_CONNECT: c_int = 11;
 

@@ -105,6 +105,13 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
                 return code;
             }
         }
+        if reads_ahead {
+            // SAFETY: as above. Where there is no such event, DISCONNECT comes for every connection.
+            unsafe {
+                let event = abi::EVT_CLIENT_OFFLINE;
+                abi::mosquitto_callback_register(id, event, on_client_offline, ptr::null(), loaded.cast())
+            };
+        }
         // SAFETY: the broker passes a place for our pointer.
         unsafe { *userdata = loaded.cast() };
         abi::SUCCESS
@@ -150,6 +157,10 @@ pub unsafe extern "C" fn mosquitto_plugin_cleanup(userdata: *mut c_void, _: *mut
         // SAFETY: the same arguments as at registration.
         unsafe { abi::mosquitto_callback_unregister(loaded.id, event, callback, ptr::null()) };
     }
+    // SAFETY: as above; an error if it was not registered.
+    unsafe {
+        abi::mosquitto_callback_unregister(loaded.id, abi::EVT_CLIENT_OFFLINE, on_client_offline, ptr::null())
+    };
     abi::SUCCESS
 }
 
@@ -203,6 +214,7 @@ unsafe extern "C" fn on_acl_check(_: c_int, data: *mut c_void, userdata: *mut c_
         retain: event.retain,
         length: event.payloadlen as usize,
         topic: event.topic,
+        payload: event.payload,
     };
     guard(
         "ACL_CHECK",
@@ -232,6 +244,18 @@ unsafe extern "C" fn on_disconnect(_: c_int, data: *mut c_void, userdata: *mut c
     // SAFETY: the pointer is the event's own.
     let client = unsafe { Client::new(event.client) };
     guard("DISCONNECT", || loaded.plugin.disconnect(client), || abi::SUCCESS)
+}
+
+unsafe extern "C" fn on_client_offline(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`; the data begins as that of DISCONNECT.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtDisconnect>()) };
+    // SAFETY: the pointer is the event's own.
+    let client = unsafe { Client::new(event.client) };
+    guard(
+        "CLIENT_OFFLINE",
+        || loaded.plugin.disconnect(client),
+        || abi::SUCCESS,
+    )
 }
 
 unsafe extern "C" fn on_tick(_: c_int, _: *mut c_void, userdata: *mut c_void) -> c_int {

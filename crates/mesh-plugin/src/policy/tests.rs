@@ -77,13 +77,16 @@ fn login(
     user: Option<&[u8]>,
     password: &[u8],
 ) -> Admission {
-    policy.basic_auth(&Login {
-        client,
-        id: id.as_bytes(),
-        user,
-        password: Some(password),
-        clean_session: true,
-    })
+    policy.basic_auth(
+        &Login {
+            client,
+            id: id.as_bytes(),
+            user,
+            password: Some(password),
+            clean_session: true,
+        },
+        NOW,
+    )
 }
 
 /// A network client publishes, as the broker tells it: first whether it may, then the message.
@@ -113,8 +116,8 @@ fn message(
         network,
         topic,
         qos,
+        name: b"a/b",
         retain: false,
-        reserved: false,
     };
     match policy.message(&message) {
         Handling::Pass => Verdict::Accept,
@@ -272,7 +275,7 @@ fn everything_but_a_read_check_or_a_disconnect_forgets_the_message() {
     }
     let mut policy = linked();
     arrive(&mut policy, T1, 1);
-    policy.disconnect(BOB);
+    policy.disconnect(BOB, NOW);
     assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
 }
 
@@ -312,13 +315,16 @@ fn only_the_right_password_and_client_id_make_a_user_of_the_mesh() {
 #[test]
 fn no_password_is_a_wrong_password() {
     let mut policy = linked();
-    let answer = policy.basic_auth(&Login {
-        client: ALICE,
-        id: b"mesh.link.b1.b2",
-        user: LINK,
-        password: None,
-        clean_session: true,
-    });
+    let answer = policy.basic_auth(
+        &Login {
+            client: ALICE,
+            id: b"mesh.link.b1.b2",
+            user: LINK,
+            password: None,
+            clean_session: true,
+        },
+        NOW,
+    );
     assert_eq!(answer, Admission::Refuse("wrong password"));
 }
 
@@ -411,7 +417,7 @@ fn the_old_connection_of_a_link_may_end_after_the_new_one_began() {
         login(&mut policy, new, "mesh.link.b1.b2", LINK, LINK_PASSWORD),
         Admission::Mesh
     );
-    policy.disconnect(TO_B2);
+    policy.disconnect(TO_B2, NOW);
     assert_eq!(policy.subscribe(new, LINK, b"#"), Verdict::Accept);
     turn(&mut policy);
     turn(&mut policy);
@@ -485,14 +491,14 @@ fn a_subscription_that_we_were_not_asked_about_ends_the_mesh_here() {
 fn a_link_that_did_not_log_in_with_us_is_unwanted_and_ends_the_mesh_here() {
     let mut policy = linked();
     assert_eq!(policy.unwanted(), Vec::<String>::new());
-    policy.disconnect(TO_B3);
+    policy.disconnect(TO_B3, NOW);
     assert_eq!(policy.unwanted(), ["mesh.link.b1.b3"]);
     // It is not there, and comes back through us: all is well.
     login(&mut policy, TO_B3, "mesh.link.b1.b3", LINK, LINK_PASSWORD);
     assert_eq!(policy.unwanted(), Vec::<String>::new());
     assert_eq!(policy.take_alarm(), None);
 
-    policy.disconnect(TO_B3);
+    policy.disconnect(TO_B3, NOW);
     policy.intruded();
     assert_eq!(policy.take_alarm(), Some(Bypass::Login));
     assert_eq!(policy.unwanted(), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
@@ -516,13 +522,16 @@ fn a_reload_that_asks_about_every_client_again_is_no_alarm() {
 #[test]
 fn a_resumed_session_is_no_alarm() {
     let mut policy = linked();
-    policy.basic_auth(&Login {
-        client: ClientKey(0x21),
-        id: b"mesh.link.b1.b2",
-        user: LINK,
-        password: Some(LINK_PASSWORD),
-        clean_session: false,
-    });
+    policy.basic_auth(
+        &Login {
+            client: ClientKey(0x21),
+            id: b"mesh.link.b1.b2",
+            user: LINK,
+            password: Some(LINK_PASSWORD),
+            clean_session: false,
+        },
+        NOW,
+    );
     policy.tick(NOW, |_| Some(2));
     assert_eq!(policy.take_alarm(), None);
 }
@@ -565,9 +574,9 @@ fn a_bridge_counts_as_connected_from_its_first_message_on() {
     arrive(&mut policy, T1, 1);
     arrive(&mut policy, T1, 0);
     assert_eq!(policy.bridges(), 1);
-    policy.disconnect(TO_B2);
+    policy.disconnect(TO_B2, NOW);
     assert_eq!(policy.bridges(), 1);
-    policy.disconnect(FROM_B2);
+    policy.disconnect(FROM_B2, NOW);
     assert_eq!(policy.bridges(), 0);
 }
 
@@ -610,7 +619,7 @@ fn broken(messages: &[Shown<'_>]) -> Policy {
     let mut policy = linked();
     arrive(&mut policy, T1, 1);
     assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
-    assert_eq!(policy.disconnect(FROM_B2), Some(0));
+    assert_eq!(policy.disconnect(FROM_B2, NOW), Some(0));
     policy.salvage(0, messages.iter().copied());
     policy
 }
@@ -625,7 +634,7 @@ fn a_link_breaks_inside_a_message_only_if_nothing_but_read_checks_came_between()
     let between: [fn(&mut Policy); 6] = [
         |policy| policy.tick(NOW, |_| Some(2)),
         |policy| {
-            policy.disconnect(ALICE);
+            policy.disconnect(ALICE, NOW);
         },
         |policy| {
             publish(policy, ALICE, T2, 1);
@@ -644,12 +653,12 @@ fn a_link_breaks_inside_a_message_only_if_nothing_but_read_checks_came_between()
         let mut policy = linked();
         arrive(&mut policy, T1, 1);
         event(&mut policy);
-        assert_eq!(policy.disconnect(FROM_B2), None);
-        assert_eq!(policy.disconnect(FROM_B2), None);
+        assert_eq!(policy.disconnect(FROM_B2, NOW), None);
+        assert_eq!(policy.disconnect(FROM_B2, NOW), None);
     }
     let mut policy = linked();
     publish(&mut policy, ALICE, T2, 1);
-    assert_eq!(policy.disconnect(ALICE), None, "no link");
+    assert_eq!(policy.disconnect(ALICE, NOW), None, "no link");
 }
 
 #[test]
@@ -660,7 +669,7 @@ fn the_first_message_of_a_connected_bridge_is_told_once() {
         assert_eq!(policy.take_opened(), Some(0));
         arrive(&mut policy, T1, 1);
         assert_eq!(policy.take_opened(), None);
-        policy.disconnect(FROM_B2);
+        policy.disconnect(FROM_B2, NOW);
     }
 }
 
@@ -744,7 +753,7 @@ fn a_qos_2_message_released_after_salvaged_ones_is_still_known() {
     let mut policy = linked();
     arrive(&mut policy, T2, 2);
     arrive(&mut policy, T1, 1);
-    policy.disconnect(FROM_B2);
+    policy.disconnect(FROM_B2, NOW);
     policy.salvage(0, [shown("a", 1)].into_iter());
     turn(&mut policy);
     let released = Shown {
@@ -761,5 +770,5 @@ fn nothing_is_salvaged_once_the_mesh_is_left() {
     message(&mut policy, ALICE, None, b"alice", true, T1, 1);
     assert!(policy.take_alarm().is_some());
     assert_eq!(arrive(&mut policy, T1, 1), Verdict::Refuse);
-    assert_eq!(policy.disconnect(FROM_B2), None);
+    assert_eq!(policy.disconnect(FROM_B2, NOW), None);
 }

@@ -113,10 +113,10 @@ pub struct Published<'a> {
     pub network: bool,
     /// Where its topic is stored.
     pub topic: TopicKey,
+    /// The topic.
+    pub name: &'a [u8],
     /// The quality of service.
     pub qos: u8,
     /// Whether it was published to be kept.
     pub retain: bool,
-    /// Whether its topic begins with `$`.
-    pub reserved: bool,
 }
