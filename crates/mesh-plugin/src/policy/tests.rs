@@ -5,6 +5,9 @@ use super::*;
 use crate::options::Peer;
 use crate::replication::Bounds;
 
+mod held;
+mod wills;
+
 const LINK: Option<&[u8]> = Some(b"mesh-link");
 const HEALTH: Option<&[u8]> = Some(b"mesh-health");
 const LINK_PASSWORD: &[u8] = b"password-of-links";
