@@ -9,6 +9,7 @@
 //! - [`journal`] keeps what the database does not hold: deletions, and what was seen.
 //! - [`digest`] makes one number of an index. Two brokers with equal digests hold the same retained messages.
 //! - [`sync`] finds and fetches what differs between two brokers, over their links and in small pieces.
+//! - [`replica`] puts these together.
 //! - [`reader`] fetches stored messages from this very broker, since the plugin API has no way to do so.
 //!
 //! Topics that begin with `$` are each broker's own and not part of this.
@@ -19,6 +20,7 @@ pub mod digest;
 pub mod index;
 pub mod journal;
 pub mod reader;
+pub mod replica;
 pub mod store_file;
 pub mod sync;
 

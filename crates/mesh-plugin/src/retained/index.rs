@@ -219,8 +219,8 @@ impl Index {
     }
 
     /// Looks at about `most` topics, going on where the last call has ended: forgets what ended more than `ttl`
-    /// seconds before `now`, and tells which expiries are not known.
-    pub fn sweep(&mut self, now: u32, ttl: u32, most: usize) -> Swept {
+    /// seconds before `now`, and tells of `unknown` values at most that nobody knows when they expire.
+    pub fn sweep(&mut self, now: u32, ttl: u32, most: usize, unknown: usize) -> Swept {
         let mut swept = Swept::default();
         let mut seen = 0;
         for _ in 0..BUCKETS {
@@ -230,17 +230,17 @@ impl Index {
             let bucket = self.sweep;
             self.sweep = (self.sweep + 1) % BUCKETS;
             seen += self.buckets[bucket].len();
-            self.sweep_bucket(bucket, now.saturating_sub(ttl), &mut swept);
+            self.sweep_bucket(bucket, now.saturating_sub(ttl), unknown, &mut swept);
         }
         swept
     }
 
-    fn sweep_bucket(&mut self, bucket: usize, before: u32, swept: &mut Swept) {
+    fn sweep_bucket(&mut self, bucket: usize, before: u32, unknown: usize, swept: &mut Swept) {
         let digests = &mut self.digests;
         let forgotten = swept.forgotten;
         self.buckets[bucket].retain(|slot| {
             if slot.mark.state == State::Present {
-                if !slot.known {
+                if !slot.known && swept.unknown.len() < unknown {
                     swept.unknown.push(Topic {
                         name: slot.topic.clone(),
                         mark: slot.mark,

@@ -149,12 +149,12 @@ fn values_expire_when_their_time_is_over_and_not_before() {
 fn an_expiry_that_becomes_known_counts() {
     let mut index = Index::default();
     index.offer("t", Mark::present(version(1)), Expiry::Unknown, NOW);
-    assert_eq!(index.sweep(NOW, 10, 1000).unknown.len(), 1);
+    assert_eq!(index.sweep(NOW, 10, 1000, 9).unknown.len(), 1);
     assert_eq!(
         index.offer("t", Mark::present(version(1)), Expiry::At(NOW + 1), NOW),
         Offer::Known
     );
-    assert_eq!(index.sweep(NOW, 10, 1000).unknown, []);
+    assert_eq!(index.sweep(NOW, 10, 1000, 9).unknown, []);
     assert_eq!(index.get("t").unwrap().expiry, Expiry::At(NOW + 1));
     // Told once is enough: what is known is not overwritten by a second hand.
     index.offer("t", Mark::present(version(1)), Expiry::At(NOW + 9), NOW);
@@ -173,17 +173,17 @@ fn deletions_are_forgotten_after_their_time() {
         index.offer(&format!("t/{n}"), mark, Expiry::Never, NOW + n);
     }
     assert_eq!(index.ended(), 500);
-    assert_eq!(index.sweep(NOW + 100, 100, usize::MAX).forgotten, 0);
+    assert_eq!(index.sweep(NOW + 100, 100, usize::MAX, 0).forgotten, 0);
     let mut forgotten = 0;
     let mut calls = 0;
     while calls < 200 {
-        let swept = index.sweep(NOW + 300, 100, 50);
+        let swept = index.sweep(NOW + 300, 100, 50, 0);
         forgotten += swept.forgotten;
         calls += 1;
     }
     assert_eq!(forgotten, 100, "those of the first 200 seconds");
     check(&index);
-    assert_eq!(index.sweep(u32::MAX, 100, usize::MAX).forgotten, 400);
+    assert_eq!(index.sweep(u32::MAX, 100, usize::MAX, 0).forgotten, 400);
     assert_eq!((index.ended(), index.digests().count()), (0, 500));
     check(&index);
 }
