@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_lab::wait_until;
+use mesh_plugin::message::Property;
 use mesh_plugin::retained::reader::{Login, Reader, Reply};
 use mesh_plugin::retained::replica::Found;
 use mesh_plugin::retained::{Version, store_file};
-use mesh_plugin::salvage::{self, Property};
+use mesh_plugin::salvage;
 use support::PATIENCE;
 use support::client::{Client, Who};
 use support::stock::Stock;
@@ -127,14 +128,6 @@ async fn the_brokers_own_database_is_understood() {
     }
 }
 
-fn version_of(properties: &[Property<'_>], payload: &[u8]) -> Version {
-    Version::stamped(
-        about(properties, payload).0.map_or(0, |mesh| mesh.len() as u64),
-        "x",
-        payload,
-    )
-}
-
 fn reader(address: std::net::SocketAddr) -> Reader {
     let login = Login {
         address,
@@ -142,7 +135,7 @@ fn reader(address: std::net::SocketAddr) -> Reader {
         user: "somebody".to_owned(),
         password: "anything".to_owned(),
     };
-    Reader::start(login, version_of).unwrap()
+    Reader::start(login).unwrap()
 }
 
 /// Waits for the end of a job.

@@ -14,7 +14,9 @@
 //!
 //! Topics that begin with `$` are each broker's own and not part of this.
 
+use crate::message::Property;
 use crate::retained::digest::hash64;
+use crate::stamp::{STAMP_PROPERTY, Stamp};
 
 pub mod digest;
 pub mod index;
@@ -35,14 +37,23 @@ pub struct Version {
 }
 
 impl Version {
-    /// The version of a value with a stamp. One whose time is 0 stands for a value without.
-    pub fn stamped(hlc: u64, origin: &str, payload: &[u8]) -> Self {
-        if hlc == 0 {
+    /// The version of a value with this stamp. One whose time is 0 stands for a value without a stamp, which had to
+    /// be given one to travel.
+    pub fn of(stamp: &Stamp, payload: &[u8]) -> Self {
+        if stamp.time.0 == 0 {
             return Self::unstamped(payload);
         }
         Self {
-            hlc,
-            tie: hash64(origin.as_bytes()),
+            hlc: stamp.time.0,
+            tie: hash64(stamp.origin.as_str().as_bytes()),
+        }
+    }
+
+    /// The version of a stored value: of its last stamp, if it has one.
+    pub fn stored(properties: &[Property<'_>], payload: &[u8]) -> Self {
+        match stamp_of(properties) {
+            Some(stamp) => Self::of(&stamp, payload),
+            None => Self::unstamped(payload),
         }
     }
 
@@ -109,7 +120,16 @@ pub enum Expiry {
     At(u32),
 }
 
-/// Whether a topic takes part in the mesh's retained state.
-pub fn is_shared(topic: &str) -> bool {
-    !topic.starts_with('$')
+/// A topic that takes part in the mesh's retained state, as text; `None` for others.
+pub fn shared(topic: &[u8]) -> Option<&str> {
+    str::from_utf8(topic).ok().filter(|topic| !topic.starts_with('$'))
+}
+
+/// The last stamp among the properties of a message.
+pub fn stamp_of(properties: &[Property<'_>]) -> Option<Stamp> {
+    let last = properties.iter().rev().find_map(|property| match property {
+        Property::User(STAMP_PROPERTY, value) => Some(*value),
+        _ => None,
+    });
+    last.and_then(Stamp::parse)
 }

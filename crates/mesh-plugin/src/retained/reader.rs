@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::Version;
 use super::replica::Found;
-use crate::salvage::{self, Property};
+use crate::message::Property;
+use crate::salvage;
 
 mod packets;
 
@@ -55,9 +56,6 @@ pub enum Reply {
     Done(u64, Result<(), String>),
 }
 
-/// How a version is made of a value's properties and payload.
-pub type VersionOf = fn(&[Property<'_>], &[u8]) -> Version;
-
 /// The reader, from the side of the broker's loop.
 pub struct Reader {
     /// Until the reader ends.
@@ -73,13 +71,12 @@ impl Reader {
     /// # Errors
     ///
     /// If there can be no thread.
-    pub fn start(login: Login, version_of: VersionOf) -> io::Result<Self> {
+    pub fn start(login: Login) -> io::Result<Self> {
         let (jobs, from_loop) = channel::<(u64, Vec<Box<str>>)>();
         let (to_loop, replies) = sync_channel(WAITING);
         let socket = Arc::<Socket>::default();
         let session = Session {
             login,
-            version_of,
             to_loop,
             socket: Arc::clone(&socket),
             connection: None,
@@ -159,7 +156,6 @@ struct Connection {
 /// The thread.
 struct Session {
     login: Login,
-    version_of: VersionOf,
     to_loop: SyncSender<Reply>,
     socket: Arc<Socket>,
     connection: Option<Connection>,
@@ -268,7 +264,7 @@ impl Session {
             _ => None,
         });
         let topic = message.topic.into();
-        let version = (self.version_of)(&message.properties, message.payload);
+        let version = Version::stored(&message.properties, message.payload);
         Some(Found {
             topic,
             version,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::digest::BUCKETS;
 use super::index::{Index, Offer, Topic};
 use super::sync::{Command, Contact, Finished, Item, Now, Sync, Wish};
-use super::{Expiry, Mark, State, Version, is_shared};
+use super::{Expiry, Mark, State, Version, shared};
+use crate::stamp::Stamp;
 
 pub use restored::Restored;
 
@@ -118,6 +119,8 @@ struct Job {
 
 /// The replica.
 pub struct Replica {
+    /// At the last turn of the loop.
+    now: Now,
     index: Index,
     doubt: Doubt,
     sync: Sync,
@@ -152,6 +155,7 @@ impl Replica {
             (index, Doubt::None)
         };
         Self {
+            now: Now::default(),
             index,
             doubt,
             sync,
@@ -169,6 +173,12 @@ impl Replica {
         }
     }
 
+    /// This broker at this time, for what comes before the first turn of its loop.
+    pub fn begin(mut self, now: Now) -> Self {
+        self.now = now;
+        self
+    }
+
     /// What is told about it.
     pub fn status(&self) -> Status {
         Status {
@@ -183,44 +193,49 @@ impl Replica {
         self.index.ended()
     }
 
-    /// A message was published here and is stored: later than everything that is known, by its stamp.
-    pub fn published(&mut self, topic: &str, version: Version, empty: bool, now: Now) {
-        self.take(topic, version, empty, now);
-    }
-
-    /// A message came over a link. Whether it is later than what is known, and is to be stored.
-    pub fn arrives(&mut self, topic: &str, version: Version, empty: bool, now: Now) -> bool {
-        !is_shared(topic) || self.take(topic, version, empty, now)
-    }
-
-    fn take(&mut self, topic: &str, version: Version, empty: bool, now: Now) -> bool {
-        if !is_shared(topic) {
-            return false;
-        }
+    /// This is stored now. Whether it is later than what was known, and is to be.
+    pub fn take(&mut self, topic: &str, version: Version, empty: bool) -> bool {
         let state = if empty { State::Cleared } else { State::Present };
         let mark = Mark { version, state };
-        let taken = matches!(
-            self.index.offer(topic, mark, Expiry::Unknown, now.wall),
-            Offer::Taken(_)
-        );
+        let offer = self.index.offer(topic, mark, Expiry::Unknown, self.now.wall);
+        let taken = matches!(offer, Offer::Taken(_));
         if taken && empty {
-            self.actions.push_back(Action::Keep(topic.into(), mark, now.wall));
+            self.actions
+                .push_back(Action::Keep(topic.into(), mark, self.now.wall));
         }
         taken
     }
 
+    /// A client published this here, to be kept; no payload clears the topic. It is later than all before.
+    pub fn local(&mut self, topic: &[u8], stamp: &Stamp, payload: &[u8]) {
+        self.offer(topic, stamp, payload);
+    }
+
+    /// This came over a link, to be kept. Whether it is later than what is retained here.
+    pub fn offer(&mut self, topic: &[u8], stamp: &Stamp, payload: &[u8]) -> bool {
+        let Some(topic) = shared(topic) else { return true };
+        self.take(topic, Version::of(stamp, payload), payload.is_empty())
+    }
+
+    /// Whether nothing later than this stamp is known of the topic.
+    pub fn is_newest(&self, topic: &[u8], stamp: &Stamp) -> bool {
+        let known = shared(topic).and_then(|topic| self.index.get(topic));
+        known.is_none_or(|entry| entry.mark.version <= Version::of(stamp, b""))
+    }
+
     /// A peer has said something about its retained messages.
-    pub fn hear(&mut self, peer: usize, payload: &[u8], now: Now) {
-        self.sync.hear(peer, payload, now, &mut self.index);
+    pub fn hear(&mut self, peer: usize, payload: &[u8]) {
+        self.sync.hear(peer, payload, self.now, &mut self.index);
     }
 
-    /// A value came from a peer that was asked for.
-    pub fn answered(&mut self, peer: usize, now: Now) {
-        self.sync.heard_of(peer, now);
+    /// A peer has sent a value that it was asked for.
+    pub fn answered(&mut self, peer: usize) {
+        self.sync.heard_of(peer, self.now);
     }
 
-    /// The loop has turned. `contacts` tells how it stands with each peer, `heard` whether anybody is heard of.
-    pub fn tick(&mut self, now: Now, contacts: &[Contact], heard: bool) {
+    /// The loop has turned.
+    pub fn tick(&mut self, now: Now, contacts: &[Contact]) {
+        self.now = now;
         self.sync.tick(now, contacts, &self.index);
         for command in self.sync.take_commands() {
             self.follow(command, now);
@@ -233,7 +248,7 @@ impl Replica {
             self.actions.push_back(Action::Keep(name.clone(), mark, now.wall));
             self.remove(name, false);
         }
-        self.judge(now, contacts, heard);
+        self.judge(now, contacts);
         self.settle(now);
         for _ in 0..TURN {
             let Some(topic) = self.unwanted.pop_front() else {
@@ -296,11 +311,12 @@ impl Replica {
     }
 
     /// Whether this broker is in sync.
-    fn judge(&mut self, now: Now, contacts: &[Contact], heard: bool) {
+    fn judge(&mut self, now: Now, contacts: &[Contact]) {
         if contacts.is_empty() {
             return;
         }
-        let met = contacts.iter().any(|contact| contact.up);
+        let met = contacts.contains(&Contact::Up);
+        let heard = contacts.contains(&Contact::Half);
         if met != self.met {
             self.met = met;
             self.since = now.up;
@@ -423,7 +439,8 @@ impl Replica {
     }
 
     /// The reader has found a value.
-    pub fn found(&mut self, job: u64, found: Found, now: Now) {
+    pub fn found(&mut self, job: u64, found: Found) {
+        let now = self.now;
         let Some(job) = self.jobs.get_mut(&job) else {
             return;
         };
@@ -463,7 +480,8 @@ impl Replica {
     }
 
     /// The reader has done a job: there is nothing at the topics that it has not found. Or it could not.
-    pub fn read_done(&mut self, id: u64, done: bool, now: Now) {
+    pub fn read_done(&mut self, id: u64, done: bool) {
+        let now = self.now;
         let Some(mut job) = self.jobs.remove(&id) else {
             return;
         };

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::digest::BUCKETS;
 use super::index::{Entry, Index, Offer};
 use super::{Expiry, Mark, State};
+use crate::replication;
 
 pub use peer::Contact;
 use peer::Peer;
@@ -56,6 +57,15 @@ pub struct Now {
     pub up: Duration,
     /// In seconds since 1970.
     pub wall: u32,
+}
+
+impl From<replication::Now> for Now {
+    fn from(now: replication::Now) -> Self {
+        Self {
+            up: Duration::from_millis(now.up_ms),
+            wall: u32::try_from(now.wall_ms / 1000).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// What is to be done.
@@ -173,6 +183,12 @@ impl Sync {
         for (peer, contact) in self.peers.iter_mut().zip(contacts) {
             peer.look(*contact, own, now.up);
         }
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].is_up() && now.up >= self.peers[peer].tell {
+                self.peers[peer].tell = now.up + peer::TOLD_EVERY;
+                self.say(peer, 0, &Saying::Here { digest: own });
+            }
+        }
         if let Some(round) = &self.round {
             let peer = &mut self.peers[round.peer];
             if !peer.is_up() {
@@ -231,6 +247,7 @@ impl Sync {
             return;
         };
         match saying {
+            Saying::Here { digest } => self.peers[peer].digest = Some(digest),
             Saying::Ask { digests } => {
                 let own = index.digests().buckets().iter();
                 let differ = own
@@ -316,7 +333,7 @@ impl Sync {
                     }
                 }
             }
-            Saying::Ask { .. } | Saying::List { .. } | Saying::Want { .. } => {}
+            Saying::Here { .. } | Saying::Ask { .. } | Saying::List { .. } | Saying::Want { .. } => {}
         }
     }
 

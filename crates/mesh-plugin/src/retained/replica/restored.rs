@@ -1,7 +1,7 @@
 //! What a broker knows when it starts: from its journal what has ended, from its database what is stored.
 
 use crate::retained::index::{Index, Offer};
-use crate::retained::{Expiry, Mark, Version, is_shared};
+use crate::retained::{Expiry, Mark, Version, shared};
 
 /// The broker drops values from its database that have expired. One whose last second has just begun it takes for
 /// one that never does, so these are removed once more.
@@ -34,7 +34,7 @@ impl Restored {
 
     /// The database holds a value.
     pub fn stored(&mut self, topic: &str, version: Version, expires: Option<u32>) {
-        if !is_shared(topic) {
+        if shared(topic.as_bytes()).is_none() {
             return;
         }
         self.newest = self.newest.max(version.hlc);

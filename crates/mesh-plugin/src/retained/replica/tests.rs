@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::retained::Version;
+use crate::retained::sync::Saying;
 
 const STEP: Duration = Duration::from_millis(50);
 const START: u32 = 1_000_000;
@@ -24,7 +25,6 @@ enum Packet {
     Live(Value),
     Sent(Value),
     Said(Vec<u8>),
-    Report(u128),
 }
 
 type Store = BTreeMap<String, (Version, Option<u32>)>;
@@ -125,9 +125,7 @@ impl Mesh {
             expires,
         };
         self.store(at, &value);
-        self.brokers[at]
-            .replica
-            .published(topic, version, empty, self.now);
+        self.brokers[at].replica.take(topic, version, empty);
         for to in (0..self.brokers.len()).filter(|to| *to != at) {
             self.send(at, to, Packet::Live(value.clone()));
         }
@@ -150,24 +148,21 @@ impl Mesh {
 
     fn receive(&mut self, from: usize, to: usize, packet: Packet) {
         let place = Self::place(to, from);
-        let now = self.now;
         let replica = &mut self.brokers[to].replica;
         match packet {
             Packet::Live(value) | Packet::Sent(value) => {
-                replica.answered(place, now);
-                if replica.arrives(&value.topic, value.version, value.empty, now) {
+                replica.answered(place);
+                if replica.take(&value.topic, value.version, value.empty) {
                     self.store(to, &value);
                 }
             }
-            Packet::Said(payload) => replica.hear(place, &payload, now),
-            Packet::Report(digest) => self.brokers[to].contacts[place].digest = Some(digest),
+            Packet::Said(payload) => replica.hear(place, &payload),
         }
     }
 
     /// One turn of everybody's loop.
     fn step(&mut self) {
         self.now.up += STEP;
-        let millis = self.now.up.as_millis();
         self.now.wall = START + self.now.up.as_secs() as u32;
         let pairs: Vec<_> = self.queues.keys().copied().collect();
         for (from, to) in &pairs {
@@ -176,12 +171,6 @@ impl Mesh {
             }
         }
         for at in 0..self.brokers.len() {
-            if millis.is_multiple_of(200) {
-                let digest = self.brokers[at].replica.status().digest;
-                for to in (0..self.brokers.len()).filter(|to| *to != at) {
-                    self.send(at, to, Packet::Report(digest));
-                }
-            }
             self.read(at);
             self.turn(at);
         }
@@ -216,9 +205,9 @@ impl Mesh {
                     expires_in: expires.map(|second| second - now.wall),
                     packet: (broker.values.len() - 1).to_le_bytes().to_vec(),
                 };
-                broker.replica.found(job, found, now);
+                broker.replica.found(job, found);
             }
-            broker.replica.read_done(job, true, now);
+            broker.replica.read_done(job, true);
         }
     }
 
@@ -226,20 +215,19 @@ impl Mesh {
         let peers = self.brokers.len() - 1;
         for place in 0..peers {
             let other = Self::peer(at, place);
-            let up = self.links[&(at, other)] && self.links[&(other, at)];
-            let contact = &mut self.brokers[at].contacts[place];
-            contact.up = up;
-            if !up {
-                contact.digest = None;
-            }
+            self.brokers[at].contacts[place] = match (self.links[&(at, other)], self.links[&(other, at)]) {
+                (true, true) => Contact::Up,
+                (false, false) => Contact::Down,
+                _ => Contact::Half,
+            };
         }
         let broker = &mut self.brokers[at];
-        let heard = broker.contacts.iter().any(|contact| contact.up);
-        broker.replica.tick(self.now, &broker.contacts, heard);
+        broker.replica.tick(self.now, &broker.contacts);
         while let Some(action) = self.brokers[at].replica.next_action() {
             match action {
                 Action::Say(place, payload) => {
-                    self.said += 1;
+                    let here = matches!(Saying::decode(&payload), Some((_, Saying::Here { .. })));
+                    self.said += usize::from(!here);
                     self.send(at, Self::peer(at, place), Packet::Said(payload));
                 }
                 Action::Remove { topic, .. } => {
@@ -509,7 +497,7 @@ fn the_index_follows_the_store() {
     mesh.run(Duration::from_secs(1));
     // Published, and then refused by a plugin behind ours.
     let version = Version { hlc: 99, tie: 0 };
-    mesh.brokers[0].replica.published("t", version, false, mesh.now);
+    mesh.brokers[0].replica.take("t", version, false);
     mesh.settle(Duration::from_secs(20), "refused");
     assert_eq!(mesh.indexed(0)["t"], Version { hlc: 2, tie: 0 });
 }

@@ -13,19 +13,29 @@ const DIFFERS: Duration = Duration::from_secs(3);
 const WAIT: Duration = Duration::from_secs(1);
 const WAIT_MOST: Duration = Duration::from_secs(60);
 
+/// How often a peer is told the digest.
+pub(super) const TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// How it stands with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Contact {
+pub enum Contact {
+    /// Nothing gets through.
+    #[default]
+    Down,
+    /// Messages get through in one direction only, or not yet in both.
+    Half,
     /// Messages get through in both directions.
-    pub up: bool,
-    /// The digest of its stored values that it told last.
-    pub digest: Option<u128>,
+    Up,
 }
 
 /// What is remembered of a peer.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     up: bool,
+    /// The digest of its stored values that it told last.
+    pub(super) digest: Option<u128>,
+    /// When it is told ours again.
+    pub(super) tell: Duration,
     /// A round has ended well since it is up.
     through: bool,
     /// Since when its digest is another one.
@@ -38,13 +48,14 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn look(&mut self, contact: Contact, own: u128, now: Duration) {
-        if self.up != contact.up {
+        let up = contact == Contact::Up;
+        if self.up != up {
             *self = Self {
-                up: contact.up,
+                up,
                 ..Self::default()
             };
         }
-        if contact.digest.is_none_or(|digest| digest == own) {
+        if self.digest.is_none_or(|digest| digest == own) {
             self.differs = None;
             if self.through {
                 self.wait = None;

@@ -23,6 +23,11 @@ pub struct Item {
 /// What is said in a round. Who began the round asks (`Ask`, `List`, `Want`), the other one answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saying {
+    /// This is the digest of what is stored here. Said now and then, in no round.
+    Here {
+        /// The digest.
+        digest: u128,
+    },
     /// These are the digests of my buckets. Which of yours differ?
     Ask {
         /// One of each bucket.
@@ -73,6 +78,10 @@ impl Saying {
         let mut to = vec![LANGUAGE, 0];
         to.extend(round.to_le_bytes());
         to[1] = match self {
+            Self::Here { digest } => {
+                to.extend(digest.to_le_bytes());
+                0
+            }
             Self::Ask { digests } => {
                 to.extend(digests.iter().flat_map(|digest| digest.to_le_bytes()));
                 1
@@ -119,6 +128,9 @@ impl Saying {
         let kind = input.u8()?;
         let round = input.u32()?;
         let saying = match kind {
+            0 => Self::Here {
+                digest: input.take().map(u128::from_le_bytes)?,
+            },
             1 => {
                 let digests = input.all(Input::u64)?;
                 (digests.len() == BUCKETS).then_some(Self::Ask { digests })?
@@ -265,6 +277,9 @@ mod tests {
         let digests = (0..BUCKETS as u64).collect();
         let items = items();
         vec![
+            Saying::Here {
+                digest: u128::MAX - 5,
+            },
             Saying::Ask { digests },
             Saying::Differ {
                 settled: true,
