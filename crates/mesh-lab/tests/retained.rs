@@ -75,7 +75,7 @@ async fn returns(back: Back) {
     let before: Vec<usize> = inboxes.iter().map(Inbox::count).collect();
     lab.restart("broker3").await.unwrap();
     let found = agreed(&lab, &[1, 2, 3]).await;
-    wait_for_log(&lab, 3, &["mesh-plugin: in sync after"], 1).await;
+    wait_for_log(&lab, 3, &["mesh-plugin: in sync after"], 2).await;
     let values = (100..150).map(|n| (format!("t/{n}"), "new".to_owned()));
     let values = values.chain((150..300).map(|n| (format!("t/{n}"), "old".to_owned())));
     let values = values.chain((50..100).map(|n| (format!("added/{n}"), "new".to_owned())));
@@ -205,9 +205,11 @@ async fn what_expires_is_given_on_with_the_time_that_is_left_and_counted_no_more
     std::fs::remove_file(database(&lab, 3)).ok();
     std::fs::remove_file(journal(&lab, 3)).unwrap();
     lab.restart("broker3").await.unwrap();
-    wait_for_log(&lab, 3, &["mesh-plugin: in sync after"], 1).await;
+    wait_for_log(&lab, 3, &["mesh-plugin: in sync after"], 2).await;
     for n in 1..=3 {
-        let left = left(&lab, n, "late").await.expect("it has an expiry");
+        let left = left(&lab, n, "late")
+            .await
+            .unwrap_or_else(|| panic!("broker{n}: no expiry\n{}", support::log_of(&lab, 3)));
         let most = 601 - published.elapsed().as_secs() as u32;
         assert!(
             (most - 4..=most).contains(&left),
