@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use mesh_lab::wait_until;
-use mesh_model::names::{BRIDGES_TOPIC, SESSIONS_TOPIC};
+use mesh_model::names::{BRIDGES_TOPIC, RETAINED_TOPIC, SESSIONS_TOPIC};
 use support::client::{Client, Who};
 use support::inbox::{Inbox, Message};
 use support::{PATIENCE, all, at, brokers, start};
@@ -18,7 +18,8 @@ const PUBLISHED: [u64; BROKERS] = [3, 5, 7];
 
 /// The last value of each counter.
 fn counters(inbox: &Inbox) -> BTreeMap<String, u64> {
-    let values = inbox.messages().into_iter().map(|message| {
+    let numbers = |message: &Message| message.topic != RETAINED_TOPIC;
+    let values = inbox.messages().into_iter().filter(numbers).map(|message| {
         let value = message.text().parse();
         (message.topic, value.expect("a counter is a number"))
     });

@@ -16,6 +16,9 @@ pub const HEALTH_USER: &str = "mesh-health";
 /// Client ids with this prefix belong to the users above; nobody else may connect with one.
 pub const CLIENT_ID_PREFIX: &str = "mesh.";
 
+/// A client id of this prefix followed by a broker is that of its own plugin, which reads what the broker stores.
+pub const READER_PREFIX: &str = "mesh.read.";
+
 /// Topics with this prefix belong to the mesh; only the users above may write there.
 pub const TOPIC_PREFIX: &str = "$mesh/";
 
@@ -46,6 +49,11 @@ pub fn link_client_id(link: &Link) -> String {
 /// The client id that the bridge of `link` has inside `link.to`, the broker that runs it.
 pub fn local_client_id(link: &Link) -> String {
     format!("{CLIENT_ID_PREFIX}local.{}.{}", link.from, link.to)
+}
+
+/// The client id with which the plugin of `broker` reads what that broker stores.
+pub fn reader_client_id(broker: &BrokerId) -> String {
+    format!("{READER_PREFIX}{broker}")
 }
 
 /// The link that a client id made by [`link_client_id`] or [`local_client_id`] belongs to.
@@ -102,6 +110,11 @@ pub const SESSIONS_TOPIC: &str = "$SYS/broker/mesh/sessions";
 /// The topic on which the plugin tells how many of its broker's own bridges to peers are known to be connected.
 /// The broker counts them among its clients, as it does the sessions of [`SESSIONS_TOPIC`].
 pub const BRIDGES_TOPIC: &str = "$SYS/broker/mesh/bridges";
+
+/// The topic on which the plugin tells about its broker's retained messages, as JSON: `count` and `digest` of those
+/// that are stored, the latter equal on two brokers exactly when they hold the same, and `in_sync`, whether this
+/// broker has compared itself with every peer that is there since it started or was alone.
+pub const RETAINED_TOPIC: &str = "$SYS/broker/mesh/retained";
 
 /// The topic of the counter `name` of the link from `peer`.
 pub fn link_counter_topic(peer: &BrokerId, name: &str) -> String {

@@ -20,8 +20,13 @@ use crate::policy::{
     Verdict,
 };
 use crate::replication::{Content, Notice, Now};
+use crate::retained::journal::Record;
 use crate::stamp::{STAMP_PROPERTY, Stamp};
-use crate::{salvage, startup};
+use crate::{memory, salvage, startup};
+
+mod retained;
+
+use retained::Tools;
 
 /// The plugin, from the broker's start to its end.
 pub struct Plugin {
@@ -46,6 +51,7 @@ pub struct Plugin {
     presence_topic: String,
     /// For properties of the message that is being handled; kept to be used again.
     properties: RefCell<Vec<u8>>,
+    retained: Tools,
 }
 
 impl Plugin {
@@ -96,7 +102,16 @@ impl Plugin {
             };
             CString::new(link_client_id(&link)).unwrap_or_default()
         };
+        let now = now_since(started);
+        // Where the broker cannot be asked what it was started with, it was with what is rendered.
+        let database = startup::database().unwrap_or_else(|_| Some(options.data_dir.join("mosquitto.db")));
+        let mut recalled = memory::recall(&options, database.as_deref(), now);
+        let retained = Tools::new(&options, &mut recalled);
+        let mut policy = Policy::new(options.clone(), now);
+        policy.remember(recalled.memory, now);
+        retained.keep(&Record::Epoch(policy.epoch()));
         Some(Self {
+            retained,
             link_ids: options.peers.iter().map(link_id).collect(),
             seen_topic: format!("{SEEN_PREFIX}{}", options.broker_id),
             presence_topic: format!("{PRESENCE_PREFIX}{}", options.broker_id),
@@ -104,7 +119,7 @@ impl Plugin {
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id))),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
-            policy: RefCell::new(Policy::new(options.clone(), now_since(started))),
+            policy: RefCell::new(policy),
             options,
             contexts: Contexts::default(),
             kicking: Cell::default(),
@@ -155,6 +170,7 @@ impl Plugin {
         let mut policy = self.policy.borrow_mut();
         let verdict = match check.access {
             Access::Read => {
+                policy.delivers(client, || check.topic().starts_with(b"$SYS"));
                 let shown = || Shown {
                     topic: check.topic(),
                     length: check.length,
@@ -564,6 +580,7 @@ impl Plugin {
     /// TICK.
     pub(crate) fn tick(&self) -> c_int {
         let now = self.now();
+        self.take_replies(now);
         let mut policy = self.policy.borrow_mut();
         policy.tick(now, |client| self.contexts.sub_count(client));
         let alarm = policy.take_alarm();
@@ -575,10 +592,13 @@ impl Plugin {
         }
         self.execute_wills(now);
         self.send_kept();
+        self.act();
+        self.write_down(now);
         self.end_outdated();
         self.kick_unwanted();
         if self.board.borrow_mut().due(Duration::from_millis(now.up_ms)) {
             self.publish_counters();
+            self.publish_retained_status();
         }
         // Last, since a kick asks and disconnects.
         self.policy.borrow_mut().route_salvaged();

@@ -25,6 +25,7 @@
 pub mod counters;
 pub mod ffi;
 pub mod hooks;
+pub mod memory;
 pub mod message;
 pub mod options;
 pub mod policy;

@@ -4,6 +4,7 @@
 //! a broker that is alone has no `peers`. All problems are reported at once. A password never appears in one.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use mesh_model::BrokerId;
 
@@ -47,6 +48,12 @@ pub struct Options {
     pub acl: Ordinary,
     /// How much is kept of what peers have not seen: so much of own messages, and so much of all others'.
     pub replay: Bounds,
+    /// The broker's own listener.
+    pub address: SocketAddr,
+    /// The folder of the broker's database, where this plugin keeps its journal too.
+    pub data_dir: PathBuf,
+    /// How long deletions are remembered, in seconds.
+    pub tombstone_ttl_s: u32,
 }
 
 impl Options {
@@ -82,6 +89,11 @@ impl Options {
         let replay = replay_messages
             .zip(replay_bytes)
             .map(|(count, bytes)| Bounds { count, bytes });
+        let address = lines
+            .value("address")
+            .and_then(|text| lines.address("address", text));
+        let data_dir = lines.value("data_dir").map(PathBuf::from);
+        let tombstone_ttl_s = lines.number("tombstone_ttl_s");
         match (
             broker_id,
             peers,
@@ -90,6 +102,9 @@ impl Options {
             auth,
             acl,
             replay,
+            address,
+            data_dir,
+            tombstone_ttl_s,
         ) {
             (
                 Some(broker_id),
@@ -99,6 +114,9 @@ impl Options {
                 Some(auth),
                 Some(acl),
                 Some(replay),
+                Some(address),
+                Some(data_dir),
+                Some(tombstone_ttl_s),
             ) if lines.problems.is_empty() => Ok(Self {
                 broker_id,
                 peers,
@@ -107,13 +125,17 @@ impl Options {
                 auth,
                 acl,
                 replay,
+                address,
+                data_dir,
+                // A hundred years are for ever.
+                tombstone_ttl_s: u32::try_from(tombstone_ttl_s).unwrap_or(u32::MAX),
             }),
             _ => Err(lines.problems),
         }
     }
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "broker_id",
     "peers",
     "link_password",
@@ -122,6 +144,9 @@ const NAMES: [&str; 8] = [
     "acl",
     "replay_messages",
     "replay_bytes",
+    "address",
+    "data_dir",
+    "tombstone_ttl_s",
 ];
 
 /// The lines and what is wrong with them so far.
@@ -198,6 +223,16 @@ impl<'a> Lines<'a> {
         }
     }
 
+    fn address(&mut self, name: &str, text: &str) -> Option<SocketAddr> {
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.problem(format!(
+                "option {name} is {text:?}, which is not an IP address and a port"
+            ));
+        }
+        address
+    }
+
     fn peer(&mut self, text: &str) -> Option<Peer> {
         let Some((id, address)) = text.split_once('=') else {
             self.problem(format!(
@@ -243,7 +278,7 @@ impl<'a> Lines<'a> {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 8] = [
+    const GOOD: [(&str, &str); 11] = [
         ("broker_id", "broker1"),
         ("peers", "broker2=192.0.2.2:1883, broker3=[2001:db8::3]:1884"),
         ("link_password", "0123456789abcdef"),
@@ -252,6 +287,9 @@ mod tests {
         ("acl", "defer"),
         ("replay_messages", "100000"),
         ("replay_bytes", "67108864"),
+        ("address", "192.0.2.1:1883"),
+        ("data_dir", "/var/lib/mosquitto/"),
+        ("tombstone_ttl_s", "604800"),
     ];
 
     fn parse(lines: &[(&str, &str)]) -> Result<Options, Vec<String>> {
@@ -328,7 +366,7 @@ mod tests {
             ("colour", "red"),
             ("link_password", "short"),
         ]);
-        assert_eq!(problems.err().unwrap().len(), 8);
+        assert_eq!(problems.err().unwrap().len(), 11);
     }
 
     #[test]
@@ -353,6 +391,8 @@ mod tests {
             ("replay_messages", "0"),
             ("replay_messages", "-1"),
             ("replay_bytes", "64 MiB"),
+            ("address", "localhost:1883"),
+            ("tombstone_ttl_s", "7d"),
         ] {
             assert_eq!(
                 with(name, value).len(),

@@ -24,15 +24,17 @@ use std::collections::HashSet;
 
 use mesh_model::BrokerId;
 use mesh_model::names::{
-    CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, TOPIC_PREFIX, link_client_id, local_client_id,
+    CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, TOPIC_PREFIX, link_client_id, local_client_id, reader_client_id,
 };
 use mesh_model::topology::Link;
 
 use crate::counters::LinkCounts;
 use crate::options::{Options, Ordinary};
-use crate::replication::{Content, Notice, Now, Replication, Report};
-use crate::retained::Retained;
-use crate::stamp::Stamp;
+use crate::replication::seen::{Ranges, Seen};
+use crate::replication::{Content, Notice, Now, Replication, Report, report};
+use crate::retained::replica::{Replica, Restored};
+use crate::retained::sync::{self, Contact};
+use crate::stamp::{Hlc, Stamp};
 
 mod held;
 mod internal;
@@ -69,6 +71,8 @@ enum Routing {
     Released(TopicKey),
     /// Over a link that broke, and published here by ourselves.
     Salvaged,
+    /// Published here by ourselves, only to be stored.
+    Hidden,
 }
 
 #[derive(Debug)]
@@ -87,6 +91,19 @@ struct Peer {
     counts: LinkCounts,
 }
 
+/// What a broker still knows from before its start.
+#[derive(Default)]
+pub struct Memory {
+    /// What is retained, and what was.
+    pub restored: Restored,
+    /// Which messages of others were seen.
+    pub seen: Seen,
+    /// The greatest epoch of an earlier start.
+    pub epoch: u64,
+    /// It was away for longer than deletions are remembered.
+    pub doubtful: bool,
+}
+
 /// The decisions and what they depend on.
 pub struct Policy {
     options: Options,
@@ -99,8 +116,8 @@ pub struct Policy {
     held: HeldMessages,
     /// The one of these that is being routed.
     released: Option<TopicKey>,
-    /// Retained messages are being delivered to a new subscriber.
-    replaying: bool,
+    /// Stored messages are being delivered to this client, which subscribes.
+    replaying: Option<ClientKey>,
     /// The bridge that brought the last message in, if nothing but READ checks has happened since.
     arriving: Option<ClientKey>,
     /// A peer whose bridge has just brought its first message in; until told.
@@ -114,7 +131,9 @@ pub struct Policy {
     alarm: Option<Bypass>,
     moves: Moves,
     replication: Replication,
-    retained: Retained,
+    retained: Replica,
+    /// The client id with which this plugin reads what its broker stores.
+    reader_id: String,
 }
 
 impl Policy {
@@ -140,7 +159,14 @@ impl Policy {
         let ids = peers.iter().map(|peer| peer.id.clone()).collect();
         Self {
             replication: Replication::new(options.broker_id.clone(), ids, options.replay, now.wall_ms),
-            retained: Retained,
+            retained: Replica::new(
+                Restored::at(sync::Now::from(now).wall),
+                peers.len(),
+                options.tombstone_ttl_s,
+                false,
+                sync::Now::from(now).wall,
+            ),
+            reader_id: reader_client_id(&options.broker_id),
             held: HeldMessages::new(options.replay),
             released: None,
             peers,
@@ -148,7 +174,7 @@ impl Policy {
             sessions: Sessions::default(),
             routing: Routing::Local,
             unreleased: HashSet::new(),
-            replaying: false,
+            replaying: None,
             arriving: None,
             opened: None,
             salvaged: Salvaged::default(),
@@ -157,6 +183,27 @@ impl Policy {
             alarm: None,
             moves: Moves::default(),
         }
+    }
+
+    /// What this broker still knows from before its start. To be told first.
+    pub fn remember(&mut self, memory: Memory, now: Now) {
+        let Memory {
+            restored,
+            seen,
+            epoch,
+            doubtful,
+        } = memory;
+        self.replication.restore(seen);
+        self.replication.begin_after(epoch);
+        self.replication.clock().observe(Hlc(restored.newest()));
+        let ttl = self.options.tombstone_ttl_s;
+        let now = sync::Now::from(now);
+        self.retained = Replica::new(restored, self.peers.len(), ttl, doubtful, now.wall).begin(now);
+    }
+
+    /// What is retained, here and at peers.
+    pub fn retained(&mut self) -> &mut Replica {
+        &mut self.retained
     }
 
     /// The counters of each peer, in the order of the options.
@@ -194,7 +241,7 @@ impl Policy {
         let before = self.sessions.forget(login.client);
         let part = if login.user == Some(LINK_USER.as_bytes()) {
             let ids = self.peers.iter().map(|peer| peer.link_id.as_str());
-            match sessions::link(login, &self.options, ids) {
+            match sessions::link(login, &self.options, &self.reader_id, ids) {
                 Ok(_) if self.bypass.is_some() => Err("this broker has left the mesh"),
                 part => part,
             }
@@ -243,7 +290,13 @@ impl Policy {
     /// These messages came over the link from a peer, and will be published here in this order.
     pub fn salvage<'a>(&mut self, peer: usize, messages: impl ExactSizeIterator<Item = Shown<'a>>) {
         self.peers[peer].counts.salvaged += messages.len() as u64;
-        self.salvaged.publish(messages);
+        self.salvaged.publish(messages, false);
+    }
+
+    /// A message without a payload will be published, so that nothing is stored at its topic. No link gets it, and
+    /// subscribers here only if it is to be `shown`.
+    pub fn remove(&mut self, message: Shown<'_>, shown: bool) {
+        self.salvaged.publish(std::iter::once(message), !shown);
     }
 
     /// The broker routes what plugins have published when this callback has returned.
@@ -259,7 +312,7 @@ impl Policy {
 
     /// A message of QoS 2 is being routed, or was stored. If it is one that entered here, it was just released.
     pub fn released(&mut self, topic: TopicKey, shown: &Shown<'_>) {
-        if self.replaying || self.held.is_empty() {
+        if self.replaying.is_some() || self.held.is_empty() {
             return;
         }
         let Some(Held { entry, void, logged }) = self.held.release(topic, shown) else {
@@ -287,31 +340,51 @@ impl Policy {
 
     /// A message that looks like this is being routed, or was stored.
     pub fn routed(&mut self, shown: &Shown<'_>) {
-        if self.replaying || !matches!(self.routing, Routing::Local | Routing::Salvaged) {
+        let open = matches!(self.routing, Routing::Local | Routing::Salvaged | Routing::Hidden);
+        if self.replaying.is_some() || !open {
             return;
         }
-        self.routing = if self.salvaged.contains(shown) {
-            Routing::Salvaged
-        } else {
-            Routing::Local
+        self.routing = match self.salvaged.find(shown) {
+            Some(true) => Routing::Hidden,
+            Some(false) => Routing::Salvaged,
+            None => Routing::Local,
         };
+    }
+
+    /// The broker asks whether `client` may receive a message. If it is not the one that has just subscribed, then
+    /// what is stored has been delivered to that one. (In between the broker may say something in its log, below
+    /// `$SYS`.)
+    pub fn delivers(&mut self, client: ClientKey, topic: impl Fn() -> bool) {
+        if self.replaying.is_some_and(|subscriber| subscriber != client) && !topic() {
+            self.replaying = None;
+        }
     }
 
     /// May `client` receive the message whose topic is stored at `topic`, which was published with `qos`?
     pub fn read(&mut self, client: ClientKey, user: Option<&[u8]>, topic: TopicKey, qos: u8) -> Verdict {
-        if qos == 2 && !self.replaying && !self.unreleased.is_empty() && self.unreleased.remove(&topic) {
+        if self.routing == Routing::Hidden {
+            return Verdict::Refuse;
+        }
+        let replaying = self.replaying.is_some();
+        if qos == 2 && !replaying && !self.unreleased.is_empty() && self.unreleased.remove(&topic) {
             self.routing = Routing::Released(topic);
         }
         let peer = match self.sessions.part(client, user) {
             None => return stranger(&self.options, user),
             Some(Part::Health) => return Verdict::Accept,
+            // What it did not ask for it would take for something else.
+            Some(Part::Reader) if replaying => return Verdict::Accept,
+            Some(Part::Reader) => return Verdict::Refuse,
+            // A million stored messages at once would silence the broker for seconds. Links get what they lack
+            // otherwise, and in pieces.
+            Some(Part::Link(_)) if replaying => return Verdict::Refuse,
             Some(Part::Link(peer)) => peer,
         };
         let remote = match self.routing {
             Routing::Local => false,
             Routing::Remote => qos < 2,
             Routing::Released(released) => released == topic,
-            Routing::Salvaged => true,
+            Routing::Salvaged | Routing::Hidden => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {
@@ -330,9 +403,16 @@ impl Policy {
     /// May `client` publish to `topic`? Asked for messages and wills, and (for somebody not on the network)
     /// whether a stored message may still be delivered that its publisher was once allowed to send.
     pub fn write(&mut self, client: ClientKey, user: Option<&[u8]>, network: bool, topic: &[u8]) -> Verdict {
-        self.asked_to_publish(client);
+        if network || self.replaying.is_none() {
+            self.asked_to_publish(client);
+        }
         self.moves.writer = network.then_some(client);
-        if !network && is_mesh_user(user) {
+        // What is stored is read as it is: whether its publisher may still publish is asked by who gets it in the end.
+        let reading = || {
+            self.replaying
+                .is_some_and(|reader| self.sessions.is(reader, Part::Reader))
+        };
+        if !network && (is_mesh_user(user) || reading()) {
             return Verdict::Accept;
         }
         let reserved = topic.starts_with(TOPIC_PREFIX.as_bytes());
@@ -365,7 +445,7 @@ impl Policy {
             self.replication.link_up(peer);
             self.moves.newcomers.push(peer);
         }
-        self.replaying = true;
+        self.replaying = Some(client);
         verdict
     }
 
@@ -490,7 +570,9 @@ impl Policy {
             counts.stale_dropped += 1;
             return Arrival::Stale;
         }
-        if !stamp.requested {
+        if stamp.requested {
+            peer.into_iter().for_each(|peer| self.retained.answered(peer));
+        } else {
             self.replication.keep(stamp, content, now);
         }
         Arrival::New(Some(retain))
@@ -513,7 +595,10 @@ impl Policy {
                 self.clients_told(payload, now);
                 None
             }
-            internal::About::Sync => None,
+            internal::About::Sync => {
+                self.retained.hear(peer, payload);
+                None
+            }
         }
     }
 
@@ -527,6 +612,16 @@ impl Policy {
         let up = (0..self.peers.len()).filter(|peer| self.replication.is_up(*peer));
         up.map(|peer| (peer, self.replication.report(peer, now)))
             .collect()
+    }
+
+    /// What was seen here, as it is written into a journal.
+    pub fn seen_text(&self) -> String {
+        report::write(0, 0, &Ranges::default(), self.replication.seen())
+    }
+
+    /// The boot of this broker.
+    pub fn epoch(&self) -> u64 {
+        self.replication.epoch()
     }
 
     /// The state of what is kept for peers.
@@ -546,8 +641,18 @@ impl Policy {
             self.replication.void(seq);
         }
         self.replication.tick(now);
+        let contacts: Vec<_> = (0..self.peers.len()).map(|peer| self.contact(peer)).collect();
+        self.retained.tick(now.into(), &contacts);
         if self.bypass.is_none() && self.sessions.any_unasked(subscriptions) {
             self.leave_mesh(Bypass::Subscribe);
+        }
+    }
+
+    fn contact(&self, peer: usize) -> Contact {
+        match (self.replication.is_live(peer), self.peers[peer].bridge.is_some()) {
+            (true, true) => Contact::Up,
+            (false, false) => Contact::Down,
+            _ => Contact::Half,
         }
     }
 
@@ -578,7 +683,7 @@ impl Policy {
     /// What is routed next is not what the last MESSAGE was about.
     fn forget_message(&mut self) {
         self.routing = Routing::Local;
-        self.replaying = false;
+        self.replaying = None;
         self.writer = None;
         self.moves.writer = None;
         self.arriving = None;

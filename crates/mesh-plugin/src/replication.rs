@@ -21,7 +21,7 @@ use mesh_model::BrokerId;
 
 mod links;
 mod log;
-mod report;
+pub mod report;
 pub mod seen;
 #[cfg(test)]
 mod simulation;
@@ -199,6 +199,11 @@ impl Replication {
     /// The boot of this broker.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The epoch shall be greater than this one. To be told before anything is stamped.
+    pub fn begin_after(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch.saturating_add(1));
     }
 
     /// What was seen of others.

@@ -42,6 +42,9 @@ fn options(auth: Ordinary, acl: Ordinary) -> Options {
             count: 100,
             bytes: 1 << 20,
         },
+        address: "192.0.2.1:1883".parse().unwrap(),
+        data_dir: "/nowhere".into(),
+        tombstone_ttl_s: 3600,
     }
 }
 
@@ -90,6 +93,12 @@ fn login(
         },
         NOW,
     )
+}
+
+/// A READ check, as the hooks pass it on.
+fn read(policy: &mut Policy, client: ClientKey, user: Option<&[u8]>, topic: TopicKey, qos: u8) -> Verdict {
+    policy.delivers(client, || false);
+    policy.read(client, user, topic, qos)
 }
 
 /// A network client publishes, as the broker tells it: first whether it may, then the message.
@@ -141,7 +150,7 @@ fn message(
 /// Who of both links and two clients receives what is routed now.
 fn routed(policy: &mut Policy, topic: TopicKey, qos: u8) -> [bool; 4] {
     [(ALICE, None), (TO_B2, LINK), (TO_B3, LINK), (BOB, None)]
-        .map(|(client, user)| policy.read(client, user, topic, qos) == Verdict::Accept)
+        .map(|(client, user)| read(policy, client, user, topic, qos) == Verdict::Accept)
 }
 
 const TO_ALL: [bool; 4] = [true; 4];
@@ -234,14 +243,84 @@ fn a_log_line_in_the_middle_changes_nothing() {
 }
 
 #[test]
-fn a_link_that_subscribes_gets_the_retained_message_that_just_arrived() {
+fn a_link_that_subscribes_gets_nothing_that_is_stored() {
     for qos in [0, 1, 2] {
         let mut policy = linked();
         arrive(&mut policy, T1, qos);
         policy.subscribe(TO_B3, LINK, b"#");
-        assert_eq!(policy.read(TO_B3, LINK, T1, qos), Verdict::Accept, "QoS {qos}");
-        // The broker asks whether its publisher may still write; the stand-in lives on the broker's stack.
-        assert_eq!(policy.write(ClientKey(1), LINK, false, b"a/b"), Verdict::Accept);
+        for topic in [T1, T2] {
+            assert_eq!(
+                read(&mut policy, TO_B3, LINK, topic, qos),
+                Verdict::Refuse,
+                "QoS {qos}"
+            );
+            // The broker asks whether its publisher may still write; the stand-in lives on the broker's stack.
+            assert_eq!(policy.write(ClientKey(1), LINK, false, b"a/b"), Verdict::Accept);
+        }
+        assert_eq!(read(&mut policy, TO_B3, LINK, T2, qos), Verdict::Refuse);
+        // Not so anybody else.
+        policy.subscribe(ALICE, None, b"#");
+        assert_eq!(read(&mut policy, ALICE, None, T1, qos), Verdict::Accept);
+    }
+}
+
+#[test]
+fn what_is_routed_after_a_link_has_subscribed_is_known_by_who_else_gets_it() {
+    let mut policy = linked();
+    let message = publish(&mut policy, ALICE, T1, 2);
+    assert_eq!(message, Verdict::Accept);
+    policy.subscribe(TO_B3, LINK, b"#");
+    assert_eq!(read(&mut policy, TO_B3, LINK, T2, 1), Verdict::Refuse, "stored");
+    // The broker's log in between is no sign.
+    policy.delivers(BOB, || true);
+    assert_eq!(read(&mut policy, TO_B3, LINK, T2, 1), Verdict::Refuse, "stored");
+    // A PUBREL raises no event.
+    assert_eq!(read(&mut policy, TO_B2, LINK, T1, 2), Verdict::Accept);
+}
+
+#[test]
+fn the_reader_gets_what_is_stored_whoever_may_not_and_nothing_else() {
+    const READER: ClientKey = ClientKey(0x50);
+    let mut policy = new(options(Ordinary::Allow, Ordinary::Defer));
+    let wrong = login(&mut policy, READER, "mesh.read.b2", LINK, LINK_PASSWORD);
+    assert!(matches!(wrong, Admission::Refuse(_)));
+    let wrong = login(&mut policy, READER, "mesh.read.b1", HEALTH, HEALTH_PASSWORD);
+    assert!(matches!(wrong, Admission::Refuse(_)));
+    let right = login(&mut policy, READER, "mesh.read.b1", LINK, LINK_PASSWORD);
+    assert_eq!(right, Admission::Mesh);
+    assert_eq!(policy.subscribe(READER, LINK, b"a/b"), Verdict::Accept);
+    for topic in [T1, T2] {
+        assert_eq!(read(&mut policy, READER, LINK, topic, 1), Verdict::Accept);
+        assert_eq!(
+            policy.write(ClientKey(1), None, false, b"a/b"),
+            Verdict::Accept,
+            "stand-in"
+        );
+    }
+    assert_eq!(policy.write(READER, LINK, true, b"a/b"), Verdict::Refuse);
+    arrive(&mut policy, T1, 1);
+    assert_eq!(read(&mut policy, READER, LINK, T1, 1), Verdict::Refuse, "live");
+}
+
+#[test]
+fn what_is_removed_is_told_to_no_link_and_if_hidden_to_nobody() {
+    let empty = Shown {
+        topic: b"a/b",
+        length: 0,
+        qos: 0,
+        retain: true,
+    };
+    for shown in [true, false] {
+        let mut policy = linked();
+        policy.remove(empty, shown);
+        policy.route_salvaged();
+        policy.routed(&empty);
+        let verdict = if shown { Verdict::Accept } else { Verdict::Refuse };
+        assert_eq!(read(&mut policy, ALICE, None, T1, 0), verdict);
+        assert_eq!(read(&mut policy, TO_B2, LINK, T1, 0), Verdict::Refuse);
+        // What follows is something else.
+        publish(&mut policy, ALICE, T1, 1);
+        assert_eq!(read(&mut policy, ALICE, None, T1, 1), Verdict::Accept);
     }
 }
 
@@ -610,6 +689,7 @@ fn shown(topic: &str, length: usize) -> Shown<'_> {
 /// As [`routed`], for a message that nobody was told of.
 fn routed_by_itself(policy: &mut Policy, message: &Shown<'_>, topic: TopicKey) -> [bool; 4] {
     [(ALICE, None), (TO_B2, LINK), (TO_B3, LINK), (BOB, None)].map(|(client, user)| {
+        policy.delivers(client, || false);
         if policy.watches_routing() {
             policy.routed(message);
         }

@@ -15,6 +15,7 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// `[mosquitto]`: how every broker is set up. In a path, `{broker}` stands for the broker's id.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct Mosquitto {
     pub replay_messages: u64,
     /// The memory for each of both, in MiB.
     pub replay_mib: u64,
+    /// How long a deletion is remembered.
+    pub tombstone_ttl: Duration,
 }
 
 /// `[balancer]`: how Nginx is set up.
@@ -332,6 +335,13 @@ fn read_mosquitto(reader: &mut Reader) -> Mosquitto {
             64,
             1..=65_536,
             "memory for each of both, in MiB; what does not fit any more is lost to peers that are away",
+        ),
+        tombstone_ttl: s.duration(
+            "tombstone_ttl",
+            "7d",
+            HOUR..=3650 * DAY,
+            "how long a deletion of a retained message is remembered; a broker that was away for longer takes a \
+             copy from its peers",
         ),
     }
 }
