@@ -526,6 +526,34 @@ impl Plugin {
         }
     }
 
+    /// Gives what the broker has stored the stamp that it has elsewhere. Else it would come back as a newer value after
+    /// the next start.
+    fn store_anew(&self) {
+        let entries = self.policy.borrow_mut().take_to_store();
+        for entry in &entries {
+            let Some(message) = entry.publish() else {
+                continue;
+            };
+            let message = Publish {
+                qos: entry.stamp.qos,
+                ..message
+            };
+            let shown = Shown {
+                topic: message.topic.as_bytes(),
+                length: message.payload.len(),
+                qos: message.qos,
+                retain: true,
+            };
+            self.policy.borrow_mut().hide(shown);
+            if let Err(code) = ffi::publish(&message) {
+                log(
+                    Level::Error,
+                    &format!("cannot store a message anew: error {code}"),
+                );
+            }
+        }
+    }
+
     /// Ends the sessions of clients that have connected to a peer since.
     fn end_outdated(&self) {
         let outdated = self.policy.borrow_mut().outdated_clients();
@@ -591,6 +619,7 @@ impl Plugin {
             self.tell_notices();
         }
         self.execute_wills(now);
+        self.store_anew();
         self.send_kept();
         self.act();
         self.write_down(now);
