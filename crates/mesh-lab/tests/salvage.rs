@@ -119,13 +119,15 @@ fn message(number: u16) -> Publish {
     publish
 }
 
-/// What a subscriber sees of a message, all but its packet id. What is left of the expiry interval is rounded.
+/// What a subscriber sees of a message, all but its packet id. What is left of the expiry interval is rounded,
+/// and the stamp is none of its publisher's business.
 fn seen(publish: &Publish) -> String {
     let properties = publish.properties.clone().map(|mut properties| {
         let expiry = properties.message_expiry_interval.as_mut();
         if let Some(seconds) = expiry.filter(|seconds| **seconds > 900) {
             *seconds = 1000;
         }
+        properties.user_properties.retain(|(name, _)| name != "mesh");
         properties
     });
     let properties = properties.filter(|properties| *properties != PublishProperties::default());

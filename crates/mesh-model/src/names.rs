@@ -16,6 +16,9 @@ pub const HEALTH_USER: &str = "mesh-health";
 /// Client ids with this prefix belong to the users above; nobody else may connect with one.
 pub const CLIENT_ID_PREFIX: &str = "mesh.";
 
+/// A client id of this prefix followed by a broker is that of its own plugin, which reads what the broker stores.
+pub const READER_PREFIX: &str = "mesh.read.";
+
 /// Topics with this prefix belong to the mesh; only the users above may write there.
 pub const TOPIC_PREFIX: &str = "$mesh/";
 
@@ -28,6 +31,16 @@ pub const PROBE_PREFIX: &str = "$mesh/probe/";
 /// A test message that somebody sends to watch it arrive is published under this prefix followed by a nonce.
 pub const FLOW_PREFIX: &str = "$mesh/flow/";
 
+/// What broker `B` has seen of others' messages is told over links under this prefix followed by `B`. It and the two
+/// below are between plugins: nobody else writes or sees them.
+pub const SEEN_PREFIX: &str = "$mesh/seen/";
+
+/// Retained state is compared and completed under this prefix followed by the broker that says something.
+pub const SYNC_PREFIX: &str = "$mesh/sync/";
+
+/// Which clients have connected to broker `B` is told under this prefix followed by `B`.
+pub const PRESENCE_PREFIX: &str = "$mesh/presence/";
+
 /// The plugin's own counters stand under this prefix, retained, beside the broker's.
 pub const COUNTER_PREFIX: &str = "$SYS/broker/mesh/";
 
@@ -39,6 +52,11 @@ pub fn link_client_id(link: &Link) -> String {
 /// The client id that the bridge of `link` has inside `link.to`, the broker that runs it.
 pub fn local_client_id(link: &Link) -> String {
     format!("{CLIENT_ID_PREFIX}local.{}.{}", link.from, link.to)
+}
+
+/// The client id with which the plugin of `broker` reads what that broker stores.
+pub fn reader_client_id(broker: &BrokerId) -> String {
+    format!("{READER_PREFIX}{broker}")
 }
 
 /// The link that a client id made by [`link_client_id`] or [`local_client_id`] belongs to.
@@ -74,6 +92,19 @@ pub mod link_counter {
     pub const HELD_BACK: &str = "held_back";
     /// Those of [`RECEIVED`] that were still unread when the link broke, and were taken out of its socket.
     pub const SALVAGED: &str = "salvaged";
+    /// Messages that were sent to the peer again, or late, from what is kept for it.
+    pub const REPLAYED: &str = "replayed";
+    /// Those of [`RECEIVED`] that had been seen before, and went no further.
+    pub const DUPLICATES_DROPPED: &str = "duplicates_dropped";
+    /// Those of [`RECEIVED`] that were retained and older than what is retained here, and went no further.
+    pub const STALE_DROPPED: &str = "stale_dropped";
+    /// Messages that are kept for the peer no more and that it is not known to have. Falls when it tells that it has
+    /// some of them.
+    pub const LOST: &str = "lost";
+    /// Messages from here that the peer has not yet told to have.
+    pub const BACKLOG: &str = "backlog";
+    /// 1 while what is kept for the peer nearly fills the bounds, else 0.
+    pub const FILLING: &str = "filling";
 }
 
 /// The topic on which the plugin tells how many sessions of mesh users (links from peers, probes) its broker has.
@@ -86,6 +117,11 @@ pub const BRIDGES_TOPIC: &str = "$SYS/broker/mesh/bridges";
 /// The topic on which the plugin tells a number that no other start of its broker has. A broker that restarts faster
 /// than its silence is noticed is known by it; nobody but the plugin can write it.
 pub const BOOT_TOPIC: &str = "$SYS/broker/mesh/boot";
+
+/// The topic on which the plugin tells about its broker's retained messages, as JSON: `count` and `digest` of those
+/// that are stored, the latter equal on two brokers exactly when they hold the same, and `in_sync`, whether this
+/// broker has compared itself with every peer that is there since it started or was alone.
+pub const RETAINED_TOPIC: &str = "$SYS/broker/mesh/retained";
 
 /// The topic of the counter `name` of the link from `peer`.
 pub fn link_counter_topic(peer: &BrokerId, name: &str) -> String {

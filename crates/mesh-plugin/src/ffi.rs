@@ -12,16 +12,21 @@
 
 pub mod abi;
 pub mod entry;
+mod properties;
+mod publish;
 pub mod socket;
 
+pub use properties::readable;
+pub use publish::{publish, publish_retained, publish_to};
+
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
+use std::slice;
 
+use crate::message::Property;
 use crate::policy::{ClientKey, TopicKey};
-use crate::salvage::{Property, Publish};
 
 /// A client of the broker, for the duration of one callback.
 #[derive(Clone, Copy)]
@@ -87,6 +92,7 @@ pub struct AclCheck<'a> {
     /// The length of its payload.
     pub length: usize,
     topic: *const c_char,
+    payload: *const c_void,
 }
 
 impl<'a> AclCheck<'a> {
@@ -94,6 +100,12 @@ impl<'a> AclCheck<'a> {
     pub fn topic(&self) -> &'a [u8] {
         // SAFETY: the pointer came with this event and is valid as long as the event.
         unsafe { bytes(self.topic) }.unwrap_or_default()
+    }
+
+    /// The payload of the message.
+    pub fn payload(&self) -> &'a [u8] {
+        // SAFETY: as for `topic`; the broker gives as many bytes as it says.
+        unsafe { data(self.payload, self.length) }
     }
 }
 
@@ -128,16 +140,71 @@ pub struct Message<'a> {
     pub topic_key: TopicKey,
     /// The quality of service.
     pub qos: u8,
-    #[cfg_attr(not(feature = "panic-on-demand"), allow(dead_code))]
-    topic: *const c_char,
+    /// Whether it was published to be kept.
+    pub retain: bool,
+    event: *mut abi::EvtMessage,
+    content: PhantomData<&'a [u8]>,
 }
 
-#[cfg(feature = "panic-on-demand")]
 impl<'a> Message<'a> {
+    /// # Safety
+    ///
+    /// `event` is what the broker gave to a callback, and `'a` ends with that callback.
+    unsafe fn new(event: *mut abi::EvtMessage) -> Self {
+        // SAFETY: by the contract of this function.
+        let (client, topic, qos, retain) =
+            unsafe { ((*event).client, (*event).topic, (*event).qos, (*event).retain) };
+        Self {
+            // SAFETY: the pointer is the event's own.
+            client: unsafe { Client::new(client) },
+            topic_key: TopicKey(topic.addr()),
+            qos,
+            retain,
+            event,
+            content: PhantomData,
+        }
+    }
+
     /// The topic.
     pub fn topic(&self) -> &'a [u8] {
-        // SAFETY: the pointer came with this event and is valid as long as the event.
-        unsafe { bytes(self.topic) }.unwrap_or_default()
+        // SAFETY: the event is valid during `'a`, and nobody changes its topic in a callback of ours.
+        unsafe { bytes((*self.event).topic) }.unwrap_or_default()
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &'a [u8] {
+        // SAFETY: as for `topic`; the broker gives as many bytes as it says.
+        unsafe { data((*self.event).payload, (*self.event).payloadlen as usize) }
+    }
+
+    /// The properties, without the expiry, which Mosquitto keeps elsewhere.
+    pub fn properties(&self) -> impl Iterator<Item = Property<'_>> {
+        // SAFETY: the list is the event's, and [`readable`] held at the start. `append` is not called while the
+        // iterator lives, since it takes the message exclusively.
+        unsafe { properties::read((*self.event).properties) }
+    }
+
+    /// Appends a user property; `value` contains no zero. Nothing else may be done to the list: who frees one that is
+    /// replaced differs between versions of Mosquitto.
+    pub fn append(&mut self, name: &CStr, value: String) -> Result<(), c_int> {
+        let value = CString::new(value).map_err(|_| abi::ERR_INVAL)?;
+        // SAFETY: the list is the event's; the broker copies both texts and puts the property at the end.
+        let code = unsafe {
+            abi::mosquitto_property_add_string_pair(
+                &raw mut (*self.event).properties,
+                abi::PROP_USER,
+                name.as_ptr(),
+                value.as_ptr(),
+            )
+        };
+        if code == abi::SUCCESS { Ok(()) } else { Err(code) }
+    }
+
+    /// Has the message kept for later subscribers, or not.
+    pub fn set_retain(&mut self, retain: bool) {
+        // SAFETY: the event is valid, and the broker takes this field back.
+        unsafe { (*self.event).retain = retain };
+        self.retain = retain;
     }
 }
 
@@ -190,115 +257,6 @@ pub fn log(level: Level, text: &str) {
     unsafe { abi::mosquitto_log_printf(level as c_int, c"%s".as_ptr(), line.as_ptr()) }
 }
 
-/// Publishes a retained message from the broker itself, at QoS 0. It leaves at the next turn of the loop.
-pub fn publish(topic: &str, payload: &str) -> Result<(), c_int> {
-    let topic = c_string(topic);
-    let length = c_int::try_from(payload.len()).map_err(|_| abi::ERR_INVAL)?;
-    // SAFETY: topic and payload outlive the call, which copies both; a null client id means everyone, and
-    // there are no properties.
-    let code = unsafe {
-        abi::mosquitto_broker_publish_copy(
-            ptr::null(),
-            topic.as_ptr(),
-            length,
-            payload.as_ptr().cast(),
-            0,
-            true,
-            ptr::null_mut(),
-        )
-    };
-    if code == abi::SUCCESS { Ok(()) } else { Err(code) }
-}
-
-/// Publishes a message that came over a link, to all subscribers here. It leaves at the next turn of the loop.
-pub fn publish_again(message: &Publish<'_>) -> Result<(), c_int> {
-    let topic = c_string(message.topic);
-    let length = c_int::try_from(message.payload.len()).map_err(|_| abi::ERR_INVAL)?;
-    let mut properties = Properties::of(message)?;
-    // SAFETY: topic and payload outlive the call, which copies both; a null client id means everyone.
-    let code = unsafe {
-        abi::mosquitto_broker_publish_copy(
-            ptr::null(),
-            topic.as_ptr(),
-            length,
-            message.payload.as_ptr().cast(),
-            message.qos.into(),
-            message.retain,
-            properties.0,
-        )
-    };
-    if code != abi::SUCCESS {
-        return Err(code);
-    }
-    // They are the broker's now.
-    properties.0 = ptr::null_mut();
-    Ok(())
-}
-
-/// A list of properties in the broker's memory.
-struct Properties(*mut abi::Property);
-
-impl Properties {
-    fn of(message: &Publish<'_>) -> Result<Self, c_int> {
-        let mut list = Self(ptr::null_mut());
-        for property in &message.properties {
-            match list.add(property) {
-                abi::SUCCESS => {}
-                code => return Err(code),
-            }
-        }
-        Ok(list)
-    }
-
-    fn add(&mut self, property: &Property<'_>) -> c_int {
-        let list = &raw mut self.0;
-        // SAFETY: `list` is null or a list of the broker's; strings and bytes outlive the calls, which copy them.
-        unsafe {
-            match *property {
-                Property::PayloadFormat(format) => {
-                    abi::mosquitto_property_add_byte(list, abi::PROP_PAYLOAD_FORMAT, format)
-                }
-                Property::MessageExpiry(seconds) => {
-                    abi::mosquitto_property_add_int32(list, abi::PROP_MESSAGE_EXPIRY, seconds)
-                }
-                Property::ContentType(text) => {
-                    let text = c_string(text);
-                    abi::mosquitto_property_add_string(list, abi::PROP_CONTENT_TYPE, text.as_ptr())
-                }
-                Property::ResponseTopic(topic) => {
-                    let topic = c_string(topic);
-                    abi::mosquitto_property_add_string(list, abi::PROP_RESPONSE_TOPIC, topic.as_ptr())
-                }
-                Property::CorrelationData(data) => {
-                    let Ok(length) = u16::try_from(data.len()) else {
-                        return abi::ERR_INVAL;
-                    };
-                    let start = data.as_ptr().cast();
-                    abi::mosquitto_property_add_binary(list, abi::PROP_CORRELATION_DATA, start, length)
-                }
-                Property::User(name, value) => {
-                    let (name, value) = (c_string(name), c_string(value));
-                    abi::mosquitto_property_add_string_pair(
-                        list,
-                        abi::PROP_USER,
-                        name.as_ptr(),
-                        value.as_ptr(),
-                    )
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Properties {
-    fn drop(&mut self) {
-        if !self.0.is_null() {
-            // SAFETY: the list is ours until the broker takes it, and then it is null here.
-            unsafe { abi::mosquitto_property_free_all(&raw mut self.0) };
-        }
-    }
-}
-
 /// Ends the connection of the client with this id, if there is one, without its will.
 pub fn kick(client_id: &str) {
     let id = c_string(client_id);
@@ -325,6 +283,17 @@ fn guard(event: &str, body: impl FnOnce() -> c_int, safe: impl FnOnce() -> c_int
 unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: by the contract of this function.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// # Safety
+///
+/// `start` is null or points to `length` bytes that live as long as `'a`.
+unsafe fn data<'a>(start: *const c_void, length: usize) -> &'a [u8] {
+    if start.is_null() {
+        return &[];
+    }
+    // SAFETY: by the contract of this function.
+    unsafe { slice::from_raw_parts(start.cast(), length) }
 }
 
 fn c_string(text: &str) -> CString {

@@ -4,17 +4,30 @@
 //! logs, publishes or kicks afterwards.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
-use std::time::{Instant, SystemTime};
+use std::ffi::{CString, c_int};
+use std::time::{Duration, Instant, SystemTime};
 
-use mesh_model::names::TOPIC_PREFIX;
+use mesh_model::Link;
+use mesh_model::names::{PRESENCE_PREFIX, SEEN_PREFIX, TOPIC_PREFIX, link_client_id};
 
 use crate::counters::Board;
 use crate::ffi::socket::Socket;
 use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Message, abi, log};
-use crate::options::Options;
-use crate::policy::{self, Admission, Bypass, Login, Policy, Published, Shown, Verdict};
-use crate::{salvage, startup};
+use crate::message::{Property, Publish, encode};
+use crate::options::{Options, Peer};
+use crate::policy::{
+    self, Admission, Arrival, Bypass, Fate, Handling, Internal, Login, Policy, Published, Shown, Verdict,
+};
+use crate::replication::{Content, Now};
+use crate::retained::journal::Record;
+use crate::stamp::{STAMP_PROPERTY, Stamp};
+use crate::{memory, salvage, startup};
+
+mod clients;
+mod links;
+mod retained;
+
+use retained::Tools;
 
 /// The plugin, from the broker's start to its end.
 pub struct Plugin {
@@ -31,6 +44,15 @@ pub struct Plugin {
     /// One of them was connected.
     intruder: Cell<bool>,
     started: Instant,
+    /// The client ids of the links that peers fetch, in the order of the peers.
+    link_ids: Vec<CString>,
+    /// Where this plugin says what it has seen.
+    seen_topic: String,
+    /// And where it tells of clients.
+    presence_topic: String,
+    /// For properties of the message that is being handled; kept to be used again.
+    properties: RefCell<Vec<u8>>,
+    retained: Tools,
 }
 
 impl Plugin {
@@ -73,18 +95,39 @@ impl Plugin {
                  leaves that to be read",
             );
         }
+        let started = Instant::now();
         // The moment of the start, in nanoseconds since 1970: no two starts have the same.
         let boot = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
+        let link_id = |peer: &Peer| {
+            let link = Link {
+                from: options.broker_id.clone(),
+                to: peer.id.clone(),
+            };
+            CString::new(link_client_id(&link)).unwrap_or_default()
+        };
+        let now = now_since(started);
+        // Where the broker cannot be asked what it was started with, it was with what is rendered.
+        let database = startup::database().unwrap_or_else(|_| Some(options.data_dir.join("mosquitto.db")));
+        let mut recalled = memory::recall(&options, database.as_deref(), now);
+        let retained = Tools::new(&options, &mut recalled);
+        let mut policy = Policy::new(options.clone(), now);
+        policy.remember(recalled.memory, now);
+        retained.keep(&Record::Epoch(policy.epoch()));
         Some(Self {
+            retained,
+            link_ids: options.peers.iter().map(link_id).collect(),
+            seen_topic: format!("{SEEN_PREFIX}{}", options.broker_id),
+            presence_topic: format!("{PRESENCE_PREFIX}{}", options.broker_id),
+            properties: RefCell::default(),
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id), boot)),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
-            policy: RefCell::new(Policy::new(options.clone())),
+            policy: RefCell::new(policy),
             options,
             contexts: Contexts::default(),
             kicking: Cell::default(),
             intruder: Cell::default(),
-            started: Instant::now(),
+            started,
         })
     }
 
@@ -96,13 +139,14 @@ impl Plugin {
     /// BASIC_AUTH.
     pub(crate) fn basic_auth(&self, login: &BasicAuth<'_>) -> c_int {
         let id = login.client.id().unwrap_or_default();
-        let admission = self.policy.borrow_mut().basic_auth(&Login {
+        let asked = Login {
             client: login.client.key(),
             id,
             user: login.user,
             password: login.password,
             clean_session: login.client.clean_session(),
-        });
+        };
+        let admission = self.policy.borrow_mut().basic_auth(&asked, self.now());
         match admission {
             Admission::Mesh => {
                 self.contexts.keep(login.client);
@@ -111,9 +155,10 @@ impl Plugin {
             Admission::Accept => abi::SUCCESS,
             Admission::Defer => abi::ERR_PLUGIN_DEFER,
             Admission::Refuse(why) => {
-                // The id is whatever a stranger sent.
-                let id: String = String::from_utf8_lossy(id).escape_debug().take(80).collect();
-                log(Level::Warning, &format!("refused client \"{id}\": {why}"));
+                log(
+                    Level::Warning,
+                    &format!("refused client \"{}\": {why}", printable(id)),
+                );
                 abi::ERR_AUTH
             }
         }
@@ -128,20 +173,52 @@ impl Plugin {
         let mut policy = self.policy.borrow_mut();
         let verdict = match check.access {
             Access::Read => {
+                policy.delivers(client, || check.topic().starts_with(b"$SYS"));
+                let shown = || Shown {
+                    topic: check.topic(),
+                    length: check.length,
+                    qos: check.qos,
+                    retain: check.retain,
+                };
+                if check.qos == 2 {
+                    policy.released(check.topic_key, &shown());
+                }
                 if policy.watches_routing() {
-                    policy.routed(&Shown {
-                        topic: check.topic(),
-                        length: check.length,
-                        qos: check.qos,
-                        retain: check.retain,
-                    });
+                    policy.routed(&shown());
+                }
+                if policy.awaits_will() {
+                    let (topic, now) = (check.topic_key, self.now());
+                    policy.will_routed(
+                        (client, user()),
+                        topic,
+                        (check.qos, check.retain),
+                        &content(check),
+                        now,
+                    );
                 }
                 policy.read(client, user, check.topic_key, check.qos)
             }
-            Access::Write => policy.write(client, user(), check.client.is_network(), check.topic()),
-            Access::Subscribe => policy.subscribe(client, user()),
+            Access::Write => {
+                let network = check.client.is_network();
+                let verdict = policy.write(client, user(), network, check.topic());
+                if verdict != Verdict::Refuse && network && policy.may_withhold() {
+                    let id = check.client.id().unwrap_or_default();
+                    match policy.fate(client, id, (check.qos, check.retain), &content(check), self.now()) {
+                        Fate::Pass => verdict,
+                        Fate::Drop | Fate::Hold => Verdict::Refuse,
+                    }
+                } else {
+                    verdict
+                }
+            }
+            Access::Subscribe => policy.subscribe(client, user(), check.topic()),
             Access::Other => policy.other_access(client, user()),
         };
+        let sends = policy.replication().has_sends();
+        drop(policy);
+        if sends {
+            self.send_kept();
+        }
         acl_code(verdict)
     }
 
@@ -160,7 +237,7 @@ impl Plugin {
     }
 
     /// MESSAGE.
-    pub(crate) fn message(&self, message: &Message<'_>) -> c_int {
+    pub(crate) fn message(&self, message: &mut Message<'_>) -> c_int {
         #[cfg(feature = "panic-on-demand")]
         assert!(message.topic() != b"mesh-test/panic", "panic on demand");
         let client = message.client;
@@ -170,10 +247,12 @@ impl Plugin {
             user: client.user(),
             network: client.is_network(),
             topic: message.topic_key,
+            name: message.topic(),
             qos: message.qos,
+            retain: message.retain,
         };
         let mut policy = self.policy.borrow_mut();
-        let verdict = policy.message(&published);
+        let handling = policy.message(&published);
         let opened = policy.take_opened();
         let alarm = policy.take_alarm();
         drop(policy);
@@ -181,12 +260,90 @@ impl Plugin {
         if let Some(peer) = opened {
             self.find_socket(peer);
         }
-        acl_code(verdict)
+        match handling {
+            Handling::Pass => abi::SUCCESS,
+            Handling::Refuse => abi::ERR_ACL_DENIED,
+            Handling::Stamp => self.stamp(&published, message),
+            Handling::Arrive(peer) => self.arrive(peer, message),
+        }
+    }
+
+    /// A message enters the mesh here.
+    fn stamp(&self, published: &Published<'_>, message: &mut Message<'_>) -> c_int {
+        let now = self.now();
+        let stamp = self.policy.borrow_mut().stamp(published, now);
+        let mut text = String::with_capacity(Stamp::LONGEST + 1);
+        stamp.write(&mut text);
+        if let Err(code) = message.append(c"mesh", text) {
+            log(Level::Error, &format!("cannot stamp a message: error {code}"));
+        }
+        let mut properties = self.properties.borrow_mut();
+        properties.clear();
+        for property in message.properties() {
+            encode(property, &mut properties);
+        }
+        let content = Content {
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: &properties,
+        };
+        self.policy
+            .borrow_mut()
+            .publish(message.topic_key, stamp, &content, now);
+        abi::SUCCESS
+    }
+
+    /// A message came over a link.
+    fn arrive(&self, peer: Option<usize>, message: &mut Message<'_>) -> c_int {
+        let now = self.now();
+        if let Some(topic) = policy::parse_internal(message.topic()) {
+            self.told(peer, &topic, message.payload(), now);
+            return abi::ERR_ACL_DENIED;
+        }
+        let mut properties = self.properties.borrow_mut();
+        properties.clear();
+        let mut stamp = None;
+        for property in message.properties() {
+            encode(property, &mut properties);
+            stamp = stamp_in(property).or(stamp);
+        }
+        let content = Content {
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: &properties,
+        };
+        let stamp = stamp.and_then(Stamp::parse);
+        let arrival = self.policy.borrow_mut().arrive(peer, stamp, &content, now);
+        match arrival {
+            Arrival::New(retain) => {
+                if let Some(retain) = retain {
+                    message.set_retain(retain);
+                }
+                abi::SUCCESS
+            }
+            Arrival::Duplicate | Arrival::Stale => abi::ERR_ACL_DENIED,
+        }
+    }
+
+    /// A peer's plugin says something to this one.
+    fn told(&self, peer: Option<usize>, topic: &Internal<'_>, payload: &[u8], now: Now) {
+        let Some(peer) = peer else {
+            return;
+        };
+        let clock_off = self.policy.borrow_mut().told(peer, topic, payload, now);
+        if let Some(off_ms) = clock_off {
+            let (id, seconds) = (&self.options.peers[peer].id, off_ms.abs() / 1000);
+            let which = if off_ms > 0 { "ahead of" } else { "behind" };
+            log(
+                Level::Warning,
+                &format!("the clock of {id} is {seconds} s {which} the one here; set both by NTP"),
+            );
+        }
     }
 
     /// MESSAGE, after a panic: nothing is known of the message, so nothing that may come from a link is routed.
-    pub(crate) fn message_failed(&self, message: &Message<'_>) -> c_int {
-        if policy::is_mesh_user(message.client.user()) {
+    pub(crate) fn message_failed(&self, client: Client<'_>) -> c_int {
+        if policy::is_mesh_user(client.user()) {
             abi::ERR_ACL_DENIED
         } else {
             abi::SUCCESS
@@ -199,7 +356,7 @@ impl Plugin {
         if self.kicking.get() && client.clean_session() {
             self.intruder.set(true);
         }
-        let broken = self.policy.borrow_mut().disconnect(client.key());
+        let broken = self.policy.borrow_mut().disconnect(client.key(), self.now());
         if let Some(peer) = broken {
             self.salvage(peer);
         }
@@ -219,7 +376,8 @@ impl Plugin {
             return;
         };
         let bytes = socket.drain(salvage::MOST);
-        let messages = salvage::parse(&bytes);
+        let mut messages = salvage::parse(&bytes);
+        messages.retain_mut(|message| self.is_new(peer, message));
         if messages.is_empty() {
             return;
         }
@@ -231,9 +389,7 @@ impl Plugin {
         });
         // First, so that nothing can be routed that is not known.
         self.policy.borrow_mut().salvage(peer, shown);
-        let refused = messages
-            .iter()
-            .filter_map(|message| ffi::publish_again(message).err());
+        let refused = messages.iter().filter_map(|message| ffi::publish(message).err());
         let refused: Vec<c_int> = refused.collect();
         let peer = &self.options.peers[peer].id;
         let count = messages.len() - refused.len();
@@ -250,16 +406,64 @@ impl Plugin {
         }
     }
 
+    /// Whether a salvaged message is to be published, as it then stands.
+    fn is_new(&self, peer: usize, message: &mut Publish<'_>) -> bool {
+        let now = self.now();
+        if let Some(topic) = policy::parse_internal(message.topic.as_bytes()) {
+            self.told(Some(peer), &topic, message.payload, now);
+            return false;
+        }
+        let mut properties = Vec::new();
+        let mut stamp = None;
+        for property in &message.properties {
+            // What is left of its time to live is not kept, as it is not when a message arrives.
+            if !matches!(property, Property::MessageExpiry(_)) {
+                encode(*property, &mut properties);
+            }
+            stamp = stamp_in(*property).or(stamp);
+        }
+        let content = Content {
+            topic: message.topic.as_bytes(),
+            payload: message.payload,
+            properties: &properties,
+        };
+        let stamp = stamp.and_then(Stamp::parse);
+        match self.policy.borrow_mut().arrive(Some(peer), stamp, &content, now) {
+            Arrival::New(retain) => {
+                message.retain = retain.unwrap_or(message.retain);
+                true
+            }
+            Arrival::Duplicate | Arrival::Stale => false,
+        }
+    }
+
+    fn now(&self) -> Now {
+        now_since(self.started)
+    }
+
     /// TICK.
     pub(crate) fn tick(&self) -> c_int {
+        let now = self.now();
+        self.take_replies(now);
         let mut policy = self.policy.borrow_mut();
-        policy.tick(|client| self.contexts.sub_count(client));
+        policy.tick(now, |client| self.contexts.sub_count(client));
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
+        self.announce_clients();
+        if self.report(now) {
+            self.tell_notices();
+        }
+        self.execute_wills(now);
+        self.store_anew();
+        self.send_kept();
+        self.act();
+        self.write_down(now);
+        self.end_outdated();
         self.kick_unwanted();
-        if self.board.borrow_mut().due(self.started.elapsed()) {
+        if self.board.borrow_mut().due(Duration::from_millis(now.up_ms)) {
             self.publish_counters();
+            self.publish_retained_status();
         }
         // Last, since a kick asks and disconnects.
         self.policy.borrow_mut().route_salvaged();
@@ -272,7 +476,7 @@ impl Plugin {
         // Queued by the broker until its next turn: nothing is called back from here.
         let refused = board
             .lines(policy.counts(), policy.sessions(), policy.bridges())
-            .find_map(|(topic, value)| ffi::publish(topic, &value.to_string()).err());
+            .find_map(|(topic, value)| ffi::publish_retained(topic, &value.to_string()).err());
         drop(policy);
         drop(board);
         if let Some(code) = refused {
@@ -297,6 +501,36 @@ impl Plugin {
             drop(policy);
             tell(alarm);
         }
+    }
+}
+
+/// What can be seen of a message in a check: all but its properties.
+fn content<'a>(check: &AclCheck<'a>) -> Content<'a> {
+    Content {
+        topic: check.topic(),
+        payload: check.payload(),
+        properties: &[],
+    }
+}
+
+/// What a stranger sent, fit for the log.
+fn printable(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).escape_debug().take(80).collect()
+}
+
+/// The stamp that a property is, if it is one.
+fn stamp_in(property: Property<'_>) -> Option<&str> {
+    match property {
+        Property::User(STAMP_PROPERTY, value) => Some(value),
+        _ => None,
+    }
+}
+
+fn now_since(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Now {
+        up_ms: started.elapsed().as_millis() as u64,
+        wall_ms: wall.unwrap_or_default().as_millis() as u64,
     }
 }
 

@@ -25,7 +25,16 @@
 pub mod counters;
 pub mod ffi;
 pub mod hooks;
+pub mod memory;
+pub mod message;
 pub mod options;
 pub mod policy;
+pub mod presence;
+pub mod replication;
+pub mod retained;
 pub mod salvage;
+pub mod stamp;
 pub mod startup;
+#[cfg(test)]
+mod testing;
+pub mod wills;

@@ -4,8 +4,11 @@
 //! a broker that is alone has no `peers`. All problems are reported at once. A password never appears in one.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use mesh_model::BrokerId;
+
+use crate::replication::{Bounds, MOST_PEERS};
 
 /// The shortest password that is accepted for a user of the mesh.
 pub const SHORTEST_PASSWORD: usize = 16;
@@ -43,6 +46,14 @@ pub struct Options {
     pub auth: Ordinary,
     /// Whether they may publish, subscribe and receive.
     pub acl: Ordinary,
+    /// How much is kept of what peers have not seen: so much of own messages, and so much of all others'.
+    pub replay: Bounds,
+    /// The broker's own listener.
+    pub address: SocketAddr,
+    /// The folder of the broker's database, where this plugin keeps its journal too.
+    pub data_dir: PathBuf,
+    /// How long deletions are remembered, in seconds.
+    pub tombstone_ttl_s: u32,
 }
 
 impl Options {
@@ -73,7 +84,28 @@ impl Options {
         let health_password = lines.password("health_password");
         let auth = lines.ordinary("auth");
         let acl = lines.ordinary("acl");
-        match (broker_id, peers, link_password, health_password, auth, acl) {
+        let replay_messages = lines.number("replay_messages");
+        let replay_bytes = lines.number("replay_bytes");
+        let replay = replay_messages
+            .zip(replay_bytes)
+            .map(|(count, bytes)| Bounds { count, bytes });
+        let address = lines
+            .value("address")
+            .and_then(|text| lines.address("address", text));
+        let data_dir = lines.value("data_dir").map(PathBuf::from);
+        let tombstone_ttl_s = lines.number("tombstone_ttl_s");
+        match (
+            broker_id,
+            peers,
+            link_password,
+            health_password,
+            auth,
+            acl,
+            replay,
+            address,
+            data_dir,
+            tombstone_ttl_s,
+        ) {
             (
                 Some(broker_id),
                 Some(peers),
@@ -81,6 +113,10 @@ impl Options {
                 Some(health_password),
                 Some(auth),
                 Some(acl),
+                Some(replay),
+                Some(address),
+                Some(data_dir),
+                Some(tombstone_ttl_s),
             ) if lines.problems.is_empty() => Ok(Self {
                 broker_id,
                 peers,
@@ -88,19 +124,29 @@ impl Options {
                 health_password,
                 auth,
                 acl,
+                replay,
+                address,
+                data_dir,
+                // A hundred years are for ever.
+                tombstone_ttl_s: u32::try_from(tombstone_ttl_s).unwrap_or(u32::MAX),
             }),
             _ => Err(lines.problems),
         }
     }
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 11] = [
     "broker_id",
     "peers",
     "link_password",
     "health_password",
     "auth",
     "acl",
+    "replay_messages",
+    "replay_bytes",
+    "address",
+    "data_dir",
+    "tombstone_ttl_s",
 ];
 
 /// The lines and what is wrong with them so far.
@@ -155,7 +201,36 @@ impl<'a> Lines<'a> {
                 self.problem(format!("option peers names {} twice", peer.id));
             }
         }
+        if peers.len() > MOST_PEERS {
+            self.problem(format!(
+                "option peers names {} brokers; at most {MOST_PEERS} can be kept in step",
+                peers.len()
+            ));
+        }
         Some(peers)
+    }
+
+    fn number(&mut self, name: &str) -> Option<usize> {
+        let text = self.value(name)?;
+        match text.parse() {
+            Ok(number) if number > 0 => Some(number),
+            _ => {
+                self.problem(format!(
+                    "option {name} is {text:?}, which is not a number above 0"
+                ));
+                None
+            }
+        }
+    }
+
+    fn address(&mut self, name: &str, text: &str) -> Option<SocketAddr> {
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.problem(format!(
+                "option {name} is {text:?}, which is not an IP address and a port"
+            ));
+        }
+        address
     }
 
     fn peer(&mut self, text: &str) -> Option<Peer> {
@@ -203,13 +278,18 @@ impl<'a> Lines<'a> {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 6] = [
+    const GOOD: [(&str, &str); 11] = [
         ("broker_id", "broker1"),
         ("peers", "broker2=192.0.2.2:1883, broker3=[2001:db8::3]:1884"),
         ("link_password", "0123456789abcdef"),
         ("health_password", "fedcba9876543210"),
         ("auth", "allow"),
         ("acl", "defer"),
+        ("replay_messages", "100000"),
+        ("replay_bytes", "67108864"),
+        ("address", "192.0.2.1:1883"),
+        ("data_dir", "/var/lib/mosquitto/"),
+        ("tombstone_ttl_s", "604800"),
     ];
 
     fn parse(lines: &[(&str, &str)]) -> Result<Options, Vec<String>> {
@@ -244,6 +324,18 @@ mod tests {
             ]
         );
         assert_eq!((options.auth, options.acl), (Ordinary::Allow, Ordinary::Defer));
+        assert_eq!((options.replay.count, options.replay.bytes), (100_000, 64 << 20));
+    }
+
+    #[test]
+    fn there_are_not_too_many_peers() {
+        let peers = |count| {
+            (0..count)
+                .map(|n| format!("b{n}=192.0.2.2:{}", n + 1))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(with("peers", &peers(MOST_PEERS).join(",")), Vec::<String>::new());
+        assert_eq!(with("peers", &peers(MOST_PEERS + 1).join(",")).len(), 1);
     }
 
     fn without(name: &str) -> Result<Options, Vec<String>> {
@@ -274,7 +366,7 @@ mod tests {
             ("colour", "red"),
             ("link_password", "short"),
         ]);
-        assert_eq!(problems.err().unwrap().len(), 6);
+        assert_eq!(problems.err().unwrap().len(), 11);
     }
 
     #[test]
@@ -296,6 +388,11 @@ mod tests {
             ("health_password", ""),
             ("auth", "Allow"),
             ("acl", "deny"),
+            ("replay_messages", "0"),
+            ("replay_messages", "-1"),
+            ("replay_bytes", "64 MiB"),
+            ("address", "localhost:1883"),
+            ("tombstone_ttl_s", "7d"),
         ] {
             assert_eq!(
                 with(name, value).len(),

@@ -22,24 +22,43 @@
 
 use std::collections::HashSet;
 
+use mesh_model::BrokerId;
 use mesh_model::names::{
-    CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, TOPIC_PREFIX, link_client_id, local_client_id,
+    CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, TOPIC_PREFIX, link_client_id, local_client_id, reader_client_id,
 };
 use mesh_model::topology::Link;
 
 use crate::counters::LinkCounts;
 use crate::options::{Options, Ordinary};
+use crate::replication::seen::{Ranges, Seen};
+use crate::replication::{Content, Entry, Notice, Now, Replication, Report, report};
+use crate::retained::replica::{Replica, Restored};
+use crate::retained::sync::{self, Contact};
+use crate::stamp::{Hlc, Stamp};
 
+mod held;
+mod internal;
 mod salvaged;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
+mod wills;
 
+use held::{Held, HeldMessages};
+pub use internal::{Internal, parse as parse_internal};
 use salvaged::Salvaged;
 pub use salvaged::Shown;
 use sessions::{Part, Sessions};
-pub use vocabulary::{Admission, Bypass, ClientKey, Login, Published, TopicKey, Verdict};
+pub use vocabulary::{Admission, Arrival, Bypass, ClientKey, Handling, Login, Published, TopicKey, Verdict};
+use wills::Moves;
+pub use wills::{Execution, Fate, Last};
+
+/// The topic filter with which links fetch all but what is below `$mesh/`.
+const ALL: &[u8] = b"#";
+
+/// A peer's clock that is that far from ours is worth a line in the log, in milliseconds.
+const CLOCK_OFF_MS: u64 = 60_000;
 
 /// Where the message came from that READ checks are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +71,17 @@ enum Routing {
     Released(TopicKey),
     /// Over a link that broke, and published here by ourselves.
     Salvaged,
+    /// Published here by ourselves, only to be stored.
+    Hidden,
 }
 
 #[derive(Debug)]
 struct Peer {
+    id: BrokerId,
+    /// The session of the link that the peer fetches from here, once it has subscribed.
+    link: Option<ClientKey>,
+    /// It was said that its clock is off.
+    clock_off: bool,
     /// The client id of the link that the peer fetches from here.
     link_id: String,
     /// The client id, in this broker, of its own bridge that fetches from the peer.
@@ -63,6 +89,19 @@ struct Peer {
     /// That bridge, once it has brought something in, until it is disconnected.
     bridge: Option<ClientKey>,
     counts: LinkCounts,
+}
+
+/// What a broker still knows from before its start.
+#[derive(Default)]
+pub struct Memory {
+    /// What is retained, and what was.
+    pub restored: Restored,
+    /// Which messages of others were seen.
+    pub seen: Seen,
+    /// The greatest epoch of an earlier start.
+    pub epoch: u64,
+    /// It was away for longer than deletions are remembered.
+    pub doubtful: bool,
 }
 
 /// The decisions and what they depend on.
@@ -73,8 +112,14 @@ pub struct Policy {
     routing: Routing,
     /// QoS 2 messages that came over a link and await their PUBREL.
     unreleased: HashSet<TopicKey>,
-    /// Retained messages are being delivered to a new subscriber.
-    replaying: bool,
+    /// Those that entered the mesh here.
+    held: HeldMessages,
+    /// The one of these that is being routed.
+    released: Option<TopicKey>,
+    /// What the broker has stored with another stamp than it has elsewhere, as it is elsewhere.
+    to_store: Vec<Entry>,
+    /// Stored messages are being delivered to this client, which subscribes.
+    replaying: Option<ClientKey>,
     /// The bridge that brought the last message in, if nothing but READ checks has happened since.
     arriving: Option<ClientKey>,
     /// A peer whose bridge has just brought its first message in; until told.
@@ -86,11 +131,16 @@ pub struct Policy {
     bypass: Option<Bypass>,
     /// Until told.
     alarm: Option<Bypass>,
+    moves: Moves,
+    replication: Replication,
+    retained: Replica,
+    /// The client id with which this plugin reads what its broker stores.
+    reader_id: String,
 }
 
 impl Policy {
-    /// A broker without clients.
-    pub fn new(options: Options) -> Self {
+    /// A broker without clients that starts now.
+    pub fn new(options: Options, now: Now) -> Self {
         let peers = options.peers.iter().map(|peer| {
             let (own, peer) = (options.broker_id.clone(), peer.id.clone());
             let outward = Link {
@@ -98,31 +148,77 @@ impl Policy {
                 to: peer.clone(),
             };
             Peer {
+                id: peer.clone(),
+                link: None,
+                clock_off: false,
                 link_id: link_client_id(&outward),
                 bridge_id: local_client_id(&Link { from: peer, to: own }),
                 bridge: None,
                 counts: LinkCounts::default(),
             }
         });
+        let peers: Vec<Peer> = peers.collect();
+        let ids = peers.iter().map(|peer| peer.id.clone()).collect();
         Self {
-            peers: peers.collect(),
+            replication: Replication::new(options.broker_id.clone(), ids, options.replay, now.wall_ms),
+            retained: Replica::new(
+                Restored::at(sync::Now::from(now).wall),
+                peers.len(),
+                options.tombstone_ttl_s,
+                false,
+                sync::Now::from(now).wall,
+            ),
+            reader_id: reader_client_id(&options.broker_id),
+            held: HeldMessages::new(options.replay),
+            released: None,
+            to_store: Vec::new(),
+            peers,
             options,
             sessions: Sessions::default(),
             routing: Routing::Local,
             unreleased: HashSet::new(),
-            replaying: false,
+            replaying: None,
             arriving: None,
             opened: None,
             salvaged: Salvaged::default(),
             writer: None,
             bypass: None,
             alarm: None,
+            moves: Moves::default(),
         }
+    }
+
+    /// What this broker still knows from before its start. To be told first.
+    pub fn remember(&mut self, memory: Memory, now: Now) {
+        let Memory {
+            restored,
+            seen,
+            epoch,
+            doubtful,
+        } = memory;
+        self.replication.restore(seen);
+        self.replication.begin_after(epoch);
+        self.replication.clock().observe(Hlc(restored.newest()));
+        let ttl = self.options.tombstone_ttl_s;
+        let now = sync::Now::from(now);
+        self.retained = Replica::new(restored, self.peers.len(), ttl, doubtful, now.wall).begin(now);
+    }
+
+    /// What is retained, here and at peers.
+    pub fn retained(&mut self) -> &mut Replica {
+        &mut self.retained
     }
 
     /// The counters of each peer, in the order of the options.
     pub fn counts(&self) -> impl Iterator<Item = LinkCounts> {
-        self.peers.iter().map(|peer| peer.counts)
+        let all = self.peers.iter().zip(self.replication.totals());
+        all.map(|(peer, totals)| LinkCounts {
+            replayed: totals.replayed,
+            lost: totals.lost,
+            backlog: totals.backlog as u64,
+            filling: totals.filling,
+            ..peer.counts
+        })
     }
 
     /// How many sessions of users of the mesh there are.
@@ -142,13 +238,13 @@ impl Policy {
     }
 
     /// A client wants to connect, or the broker reloads its configuration and asks about a client again.
-    pub fn basic_auth(&mut self, login: &Login<'_>) -> Admission {
+    pub fn basic_auth(&mut self, login: &Login<'_>, now: Now) -> Admission {
         self.forget_message();
         // The key may have belonged to somebody else.
         let before = self.sessions.forget(login.client);
         let part = if login.user == Some(LINK_USER.as_bytes()) {
             let ids = self.peers.iter().map(|peer| peer.link_id.as_str());
-            match sessions::link(login, &self.options, ids) {
+            match sessions::link(login, &self.options, &self.reader_id, ids) {
                 Ok(_) if self.bypass.is_some() => Err("this broker has left the mesh"),
                 part => part,
             }
@@ -157,6 +253,7 @@ impl Policy {
         } else if login.id.starts_with(CLIENT_ID_PREFIX.as_bytes()) {
             Err("the client id is reserved for the mesh")
         } else {
+            self.client_login(login.client, login.id, now);
             return match self.options.auth {
                 Ordinary::Allow => Admission::Accept,
                 Ordinary::Defer => Admission::Defer,
@@ -180,9 +277,14 @@ impl Policy {
     ///
     /// Tells the place of a peer if this is its bridge, and it ended while a message of it was being handled. The
     /// broker then stands at the border of a packet, and what has come after it is worth to be salvaged.
-    pub fn disconnect(&mut self, client: ClientKey) -> Option<usize> {
+    pub fn disconnect(&mut self, client: ClientKey, now: Now) -> Option<usize> {
+        self.client_logout(client, now);
         let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
+        if let Some(peer) = self.peers.iter().position(|peer| peer.link == Some(client)) {
+            self.peers[peer].link = None;
+            self.replication.link_down(peer);
+        }
         let peer = self.peers.iter().position(|peer| peer.bridge == Some(client))?;
         self.peers[peer].bridge = None;
         arriving.then_some(peer)
@@ -190,10 +292,27 @@ impl Policy {
 
     /// These messages came over the link from a peer, and will be published here in this order.
     pub fn salvage<'a>(&mut self, peer: usize, messages: impl ExactSizeIterator<Item = Shown<'a>>) {
-        let counts = &mut self.peers[peer].counts;
-        counts.received += messages.len() as u64;
-        counts.salvaged += messages.len() as u64;
-        self.salvaged.publish(messages);
+        self.peers[peer].counts.salvaged += messages.len() as u64;
+        self.salvaged.publish(messages, false);
+    }
+
+    /// A message without a payload will be published, so that nothing is stored at its topic. No link gets it, and
+    /// subscribers here only if it is to be `shown`.
+    pub fn remove(&mut self, message: Shown<'_>, shown: bool) {
+        self.salvaged.publish(std::iter::once(message), !shown);
+    }
+
+    /// Messages that are to be published only to be stored, unless something newer is. Each is to be told by
+    /// [`Self::hide`] first.
+    pub fn take_to_store(&mut self) -> Vec<Entry> {
+        let mut entries = std::mem::take(&mut self.to_store);
+        entries.retain(|entry| self.retained.is_newest(entry.content().topic, &entry.stamp));
+        entries
+    }
+
+    /// A message will be published only to be stored.
+    pub fn hide(&mut self, message: Shown<'_>) {
+        self.salvaged.publish(std::iter::once(message), true);
     }
 
     /// The broker routes what plugins have published when this callback has returned.
@@ -207,16 +326,57 @@ impl Policy {
         self.salvaged.is_due()
     }
 
-    /// A message that looks like this is being routed, or was stored.
-    pub fn routed(&mut self, shown: &Shown<'_>) {
-        if self.replaying || !matches!(self.routing, Routing::Local | Routing::Salvaged) {
+    /// A message of QoS 2 is being routed, or was stored. If it is one that entered here, it was just released.
+    pub fn released(&mut self, topic: TopicKey, shown: &Shown<'_>) {
+        if self.replaying.is_some() || self.held.is_empty() {
             return;
         }
-        self.routing = if self.salvaged.contains(shown) {
-            Routing::Salvaged
-        } else {
-            Routing::Local
+        let Some(Held { entry, void, logged }) = self.held.release(topic, shown) else {
+            return;
         };
+        self.replication.forget_current();
+        self.released = Some(topic);
+        if logged {
+            return;
+        }
+        let content = entry.content();
+        // What has come between must not win over it elsewhere if it does not here.
+        let late = void || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
+        let entry = if late {
+            self.replication.restamp(&entry)
+        } else {
+            entry
+        };
+        if entry.stamp.retain {
+            let content = entry.content();
+            self.retained.local(content.topic, &entry.stamp, content.payload);
+            if late {
+                self.to_store.push(entry.copy());
+            }
+        }
+        self.replication.release(entry, late);
+    }
+
+    /// A message that looks like this is being routed, or was stored.
+    pub fn routed(&mut self, shown: &Shown<'_>) {
+        let open = matches!(self.routing, Routing::Local | Routing::Salvaged | Routing::Hidden);
+        if self.replaying.is_some() || !open {
+            return;
+        }
+        self.routing = match self.salvaged.find(shown) {
+            Some(true) => Routing::Hidden,
+            Some(false) => Routing::Salvaged,
+            None => Routing::Local,
+        };
+    }
+
+    /// The broker asks whether `client` may receive a message. If it is not the one that has just subscribed, then
+    /// what is stored has been delivered to that one. (In between the broker may say something in its log, below
+    /// `$SYS`.)
+    pub fn delivers(&mut self, client: ClientKey, topic: impl Fn() -> bool) {
+        if self.replaying.is_some_and(|subscriber| subscriber != client) && !topic() {
+            self.replaying = None;
+        }
     }
 
     /// May `client` receive the message whose topic is stored at `topic`, which was published with `qos`?
@@ -230,25 +390,37 @@ impl Policy {
         topic: TopicKey,
         qos: u8,
     ) -> Verdict {
-        if qos == 2 && !self.replaying && !self.unreleased.is_empty() && self.unreleased.remove(&topic) {
+        if self.routing == Routing::Hidden {
+            return Verdict::Refuse;
+        }
+        let replaying = self.replaying.is_some();
+        if qos == 2 && !replaying && !self.unreleased.is_empty() && self.unreleased.remove(&topic) {
             self.routing = Routing::Released(topic);
         }
         let peer = match self.sessions.logged_in(client) {
             None => return stranger(&self.options, user()),
             Some(Part::Health) => return Verdict::Accept,
+            // What it did not ask for it would take for something else.
+            Some(Part::Reader) if replaying => return Verdict::Accept,
+            Some(Part::Reader) => return Verdict::Refuse,
+            // A million stored messages at once would silence the broker for seconds. Links get what they lack
+            // otherwise, and in pieces.
+            Some(Part::Link(_)) if replaying => return Verdict::Refuse,
             Some(Part::Link(peer)) => peer,
         };
         let remote = match self.routing {
             Routing::Local => false,
             Routing::Remote => qos < 2,
             Routing::Released(released) => released == topic,
-            Routing::Salvaged => true,
+            Routing::Salvaged | Routing::Hidden => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {
             counts.held_back += 1;
             Verdict::Refuse
-        } else if self.bypass.is_some() {
+        } else if self.bypass.is_some()
+            || (qos < 2 || self.released == Some(topic)) && !self.replication.route(peer)
+        {
             Verdict::Refuse
         } else {
             counts.sent += 1;
@@ -259,13 +431,21 @@ impl Policy {
     /// May `client` publish to `topic`? Asked for messages and wills, and (for somebody not on the network)
     /// whether a stored message may still be delivered that its publisher was once allowed to send.
     pub fn write(&mut self, client: ClientKey, user: Option<&[u8]>, network: bool, topic: &[u8]) -> Verdict {
-        self.asked_to_publish(client);
-        if !network && is_mesh_user(user) {
+        if network || self.replaying.is_none() {
+            self.asked_to_publish(client);
+        }
+        self.moves.writer = network.then_some(client);
+        // What is stored is read as it is: whether its publisher may still publish is asked by who gets it in the end.
+        let reading = || {
+            self.replaying
+                .is_some_and(|reader| self.sessions.is(reader, Part::Reader))
+        };
+        if !network && (is_mesh_user(user) || reading()) {
             return Verdict::Accept;
         }
         let reserved = topic.starts_with(TOPIC_PREFIX.as_bytes());
         match self.sessions.part(client, user) {
-            Some(Part::Health) if reserved => Verdict::Accept,
+            Some(Part::Health) if reserved && internal::parse(topic).is_none() => Verdict::Accept,
             Some(_) => Verdict::Refuse,
             None if reserved => Verdict::Refuse,
             None => stranger(&self.options, user),
@@ -278,11 +458,22 @@ impl Policy {
         self.writer = Some(client);
     }
 
-    /// May `client` subscribe?
-    pub fn subscribe(&mut self, client: ClientKey, user: Option<&[u8]>) -> Verdict {
+    /// May `client` subscribe with this topic filter?
+    pub fn subscribe(&mut self, client: ClientKey, user: Option<&[u8]>, filter: &[u8]) -> Verdict {
         self.sessions.asked(client);
         let verdict = self.other_access(client, user);
-        self.replaying = true;
+        if let Some(Part::Link(peer)) = self.sessions.part(client, user)
+            && filter == ALL
+        {
+            self.peers[peer].link = Some(client);
+            let first = (0..self.peers.len()).all(|other| !self.replication.is_up(other));
+            if first {
+                self.log_held();
+            }
+            self.replication.link_up(peer);
+            self.moves.newcomers.push(peer);
+        }
+        self.replaying = Some(client);
         verdict
     }
 
@@ -296,25 +487,37 @@ impl Policy {
     }
 
     /// A message was published. It is routed next, unless it is refused or has QoS 2.
-    pub fn message(&mut self, message: &Published<'_>) -> Verdict {
+    pub fn message(&mut self, message: &Published<'_>) -> Handling {
         let asked = self.writer == Some(message.client);
         self.forget_message();
         if !self.unreleased.is_empty() {
             self.unreleased.remove(&message.topic);
         }
+        if !self.held.is_empty()
+            && let Some(never) = self.held.remove(message.topic)
+            && !never.logged
+        {
+            // Its place is used again, so it is gone.
+            self.replication.void(never.entry.stamp.seq);
+        }
+        if !asked {
+            // Nobody is asked about what a bridge of this broker brings in; about everybody else we had to be.
+            let peer = self.bridge(message);
+            let bridge =
+                message.user == Some(LINK_USER.as_bytes()) && !self.sessions.contains(message.client);
+            if bridge && (peer.is_some() || !message.network) {
+                return self.message_from_link(peer, message);
+            }
+            if message.network {
+                self.leave_mesh(Bypass::Publish);
+            }
+        }
         if asked {
-            return Verdict::Accept;
+            self.client_published(message.id, message.name);
         }
-        // Nobody is asked about what a bridge of this broker brings in; about everybody else we had to be.
-        let peer = self.bridge(message);
-        let bridge = message.user == Some(LINK_USER.as_bytes()) && !self.sessions.contains(message.client);
-        if bridge && (peer.is_some() || !message.network) {
-            return self.message_from_link(peer, message);
-        }
-        if message.network {
-            self.leave_mesh(Bypass::Publish);
-        }
-        Verdict::Accept
+        let reserved = message.name.first() == Some(&b'$');
+        let stamped = (message.qos > 0 || message.retain) && !reserved && self.bypass.is_none();
+        if stamped { Handling::Stamp } else { Handling::Pass }
     }
 
     /// The place of the peer whose bridge publishes this.
@@ -330,32 +533,164 @@ impl Policy {
             .or_else(|| self.peers.iter().position(is))
     }
 
-    fn message_from_link(&mut self, peer: Option<usize>, message: &Published<'_>) -> Verdict {
+    fn message_from_link(&mut self, peer: Option<usize>, message: &Published<'_>) -> Handling {
         if let Some(peer) = peer
             && self.peers[peer].bridge.replace(message.client) != Some(message.client)
         {
             self.opened = Some(peer);
         }
         if self.bypass.is_some() {
-            return Verdict::Refuse;
+            return Handling::Refuse;
         }
-        if let Some(peer) = peer {
+        if peer.is_some() {
             self.arriving = Some(message.client);
-            self.peers[peer].counts.received += 1;
         }
         if message.qos < 2 {
             self.routing = Routing::Remote;
         } else {
             self.unreleased.insert(message.topic);
         }
-        Verdict::Accept
+        Handling::Arrive(peer)
+    }
+
+    /// The stamp for the message that [`Self::message`] was about.
+    pub fn stamp(&mut self, message: &Published<'_>, now: Now) -> Stamp {
+        self.replication.stamp(message.retain, message.qos, now)
+    }
+
+    /// That message, stamped, is routed next, unless it has QoS 2.
+    pub fn publish(&mut self, topic: TopicKey, stamp: Stamp, content: &Content<'_>, now: Now) {
+        if stamp.qos == 2 {
+            self.held.hold(topic, self.replication.entry(stamp, content, now));
+            return;
+        }
+        if stamp.retain {
+            self.retained.local(content.topic, &stamp, content.payload);
+        }
+        self.replication.publish(stamp, content, now);
+    }
+
+    /// Without links nobody is asked about a message that is released. So those that are held may have been, and are
+    /// sent to links that come: a receiver may pass a message on before it is released.
+    fn log_held(&mut self) {
+        for held in self.held.unlogged() {
+            held.logged = true;
+            let entry = held.entry.copy();
+            if entry.stamp.retain {
+                let content = entry.content();
+                self.retained.local(content.topic, &entry.stamp, content.payload);
+            }
+            self.replication.release(entry, false);
+        }
+        self.replication.forget_current();
+    }
+
+    /// A message came over the link from `peer`, with this stamp.
+    pub fn arrive(
+        &mut self,
+        peer: Option<usize>,
+        stamp: Option<Stamp>,
+        content: &Content<'_>,
+        now: Now,
+    ) -> Arrival {
+        let mut nobody = LinkCounts::default();
+        let counts = peer.map_or(&mut nobody, |peer| &mut self.peers[peer].counts);
+        counts.received += 1;
+        let Some(stamp) = stamp.filter(|stamp| self.replication.is_believed(stamp, now)) else {
+            return Arrival::New(None);
+        };
+        if !self.replication.arrived(&stamp) {
+            counts.duplicates_dropped += 1;
+            return Arrival::Duplicate;
+        }
+        let retain = stamp.retain;
+        if retain && !self.retained.offer(content.topic, &stamp, content.payload) {
+            counts.stale_dropped += 1;
+            return Arrival::Stale;
+        }
+        if stamp.requested {
+            peer.into_iter().for_each(|peer| self.retained.answered(peer));
+        } else {
+            self.replication.keep(stamp, content, now);
+        }
+        Arrival::New(Some(retain))
+    }
+
+    /// `peer` says something to this plugin. Returns by how many milliseconds its clock is off, if that is to be said.
+    pub fn told(&mut self, peer: usize, topic: &Internal<'_>, payload: &[u8], now: Now) -> Option<i64> {
+        if topic.from != self.peers[peer].id.as_str() {
+            return None;
+        }
+        match topic.about {
+            internal::About::Seen => {
+                let report = Report::parse(str::from_utf8(payload).ok()?)?;
+                self.replication.reported(peer, &report, now);
+                let off = report.wall_ms.abs_diff(now.wall_ms);
+                let before = std::mem::replace(&mut self.peers[peer].clock_off, off > CLOCK_OFF_MS);
+                (off > CLOCK_OFF_MS && !before).then(|| report.wall_ms as i64 - now.wall_ms as i64)
+            }
+            internal::About::Presence => {
+                self.clients_told(payload, now);
+                None
+            }
+            internal::About::Sync => {
+                self.retained.hear(peer, payload);
+                None
+            }
+        }
+    }
+
+    /// Whether peers are to be told now what was seen here. Says so once.
+    pub fn report_due(&mut self, now: Now) -> bool {
+        self.replication.report_due(now)
+    }
+
+    /// What was seen here, for each peer whose link is there.
+    pub fn reports(&self, now: Now) -> Vec<(usize, String)> {
+        let up = (0..self.peers.len()).filter(|peer| self.replication.is_up(*peer));
+        up.map(|peer| (peer, self.replication.report(peer, now)))
+            .collect()
+    }
+
+    /// What was seen here, as it is written into a journal.
+    pub fn seen_text(&self) -> String {
+        report::write(0, 0, &Ranges::default(), self.replication.seen())
+    }
+
+    /// The boot of this broker.
+    pub fn epoch(&self) -> u64 {
+        self.replication.epoch()
+    }
+
+    /// The state of what is kept for peers.
+    pub fn replication(&mut self) -> &mut Replication {
+        &mut self.replication
+    }
+
+    /// What is to be said of what is kept for a peer; each once.
+    pub fn take_notice(&mut self) -> Option<(usize, Notice)> {
+        self.replication.take_notice()
     }
 
     /// The broker's loop has turned. `subscriptions` tells how many a client has.
-    pub fn tick(&mut self, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
+    pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
         self.forget_message();
+        for seq in self.held.give_up(now.up_ms) {
+            self.replication.void(seq);
+        }
+        self.replication.tick(now);
+        let contacts: Vec<_> = (0..self.peers.len()).map(|peer| self.contact(peer)).collect();
+        self.retained.tick(now.into(), &contacts);
         if self.bypass.is_none() && self.sessions.any_unasked(subscriptions) {
             self.leave_mesh(Bypass::Subscribe);
+        }
+    }
+
+    fn contact(&self, peer: usize) -> Contact {
+        match (self.replication.is_live(peer), self.peers[peer].bridge.is_some()) {
+            (true, true) => Contact::Up,
+            (false, false) => Contact::Down,
+            _ => Contact::Half,
         }
     }
 
@@ -389,10 +724,13 @@ impl Policy {
     /// What is routed next is not what the last MESSAGE was about.
     fn forget_message(&mut self) {
         self.routing = Routing::Local;
-        self.replaying = false;
+        self.replaying = None;
         self.writer = None;
+        self.moves.writer = None;
         self.arriving = None;
+        self.released = None;
         self.salvaged.clear_due();
+        self.replication.forget_current();
     }
 }
 

@@ -8,42 +8,10 @@
 //! Every complete packet counts, in order, up to the first byte that no MQTT 5 broker would send to its
 //! subscriber; what follows that cannot be trusted. The last packet is often incomplete, since its sender died.
 
-use std::str;
+use crate::message::{Input, Publish, decode, topic};
 
 /// So much is taken out of a socket at most. Kernels keep a tenth of it.
 pub const MOST: usize = 64 << 20;
-
-/// A message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publish<'a> {
-    /// The topic.
-    pub topic: &'a str,
-    /// The payload.
-    pub payload: &'a [u8],
-    /// The quality of service.
-    pub qos: u8,
-    /// Whether it shall be kept for later subscribers.
-    pub retain: bool,
-    /// Its properties, without those that are about the connection.
-    pub properties: Vec<Property<'a>>,
-}
-
-/// A property that travels with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Property<'a> {
-    /// Whether the payload is text.
-    PayloadFormat(u8),
-    /// How many seconds the message is of use.
-    MessageExpiry(u32),
-    /// What the payload is.
-    ContentType(&'a str),
-    /// Where to answer.
-    ResponseTopic(&'a str),
-    /// What the answer shall carry.
-    CorrelationData(&'a [u8]),
-    /// Name and value.
-    User(&'a str, &'a str),
-}
 
 /// The messages in `bytes`, which begin at the border of a packet.
 pub fn parse(bytes: &[u8]) -> Vec<Publish<'_>> {
@@ -78,7 +46,7 @@ fn publish<'a>(flags: u8, mut body: Input<'a>) -> Option<Publish<'a>> {
         return None;
     }
     let length = body.varint()?;
-    let properties = properties(Input(body.take(length)?))?;
+    let properties = decode(body.take(length)?)?;
     Some(Publish {
         topic,
         payload: body.0,
@@ -88,92 +56,10 @@ fn publish<'a>(flags: u8, mut body: Input<'a>) -> Option<Publish<'a>> {
     })
 }
 
-/// Links use no topic aliases, so a message without a topic is none.
-fn topic(text: &str) -> Option<&str> {
-    (!text.is_empty() && !text.contains(['#', '+'])).then_some(text)
-}
-
-fn properties(mut input: Input<'_>) -> Option<Vec<Property<'_>>> {
-    let mut properties = Vec::new();
-    let mut seen = 0u64;
-    while !input.0.is_empty() {
-        let name = input.byte()?;
-        // All but user properties and subscription identifiers occur once.
-        let bit = 1u64.checked_shl(name.into())?;
-        if seen & bit != 0 && ![0x0b, 0x26].contains(&name) {
-            return None;
-        }
-        seen |= bit;
-        properties.push(match name {
-            0x01 => Property::PayloadFormat(input.byte().filter(|format| *format < 2)?),
-            0x02 => Property::MessageExpiry(input.u32()?),
-            0x03 => Property::ContentType(input.text()?),
-            0x08 => Property::ResponseTopic(topic(input.text()?)?),
-            0x09 => Property::CorrelationData(input.binary()?),
-            0x26 => Property::User(input.text()?, input.text()?),
-            // Subscription identifier and topic alias are about the connection.
-            0x0b => {
-                input.varint().filter(|id| *id != 0)?;
-                continue;
-            }
-            0x23 => {
-                input.u16().filter(|alias| *alias != 0)?;
-                continue;
-            }
-            _ => return None,
-        });
-    }
-    Some(properties)
-}
-
-/// What is not yet read.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1).map(|taken| taken[0])
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn varint(&mut self) -> Option<usize> {
-        let mut value = 0;
-        for place in 0..4 {
-            let byte = self.byte()?;
-            value |= usize::from(byte & 0x7f) << (7 * place);
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn binary(&mut self) -> Option<&'a [u8]> {
-        let length = self.u16()?;
-        self.take(length.into())
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let text = str::from_utf8(self.binary()?).ok()?;
-        (!text.contains('\0')).then_some(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Property;
     use bytes::BytesMut;
     use rumqttc::v5::mqttbytes::QoS;
     use rumqttc::v5::mqttbytes::v5::{Packet, PingResp, Publish as Sent, PublishProperties};

@@ -6,8 +6,8 @@
 //! - A plugin that is loaded before ours may answer in our place, with the same result. The policy notices that
 //!   at run time too, but only once a client publishes here.
 //!
-//! The plugin API tells neither; both are read from the configuration file that the process was started with.
-//! This is the only time that the plugin touches the disk.
+//! Nor where the broker keeps its database, or whether it keeps one. The plugin API tells none of this; it is read
+//! from the configuration file that the process was started with.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -29,6 +29,10 @@ struct Findings {
     ahead: Vec<String>,
     /// Whether ours was seen.
     own: bool,
+    /// `persistence true`, and where.
+    persistence: bool,
+    persistence_location: String,
+    persistence_file: Option<String>,
 }
 
 /// What is wrong in the configuration of this process, a sentence each.
@@ -37,15 +41,16 @@ struct Findings {
 ///
 /// Why it cannot be told, in a few words.
 pub fn problems() -> Result<Vec<String>, String> {
-    let line = fs::read("/proc/self/cmdline").map_err(|error| format!("/proc/self/cmdline: {error}"))?;
-    let arguments: Vec<_> = line
-        .split(|byte| *byte == 0)
-        .map(String::from_utf8_lossy)
-        .collect();
-    let file = configuration_file(&arguments).ok_or("no configuration file among the arguments")?;
-    let mut findings = Findings::default();
-    findings.read(Path::new(file))?;
-    Ok(findings.problems())
+    Ok(Findings::of_this_process()?.problems())
+}
+
+/// The database that this broker has loaded; `None` if it keeps none.
+///
+/// # Errors
+///
+/// Why it cannot be told, in a few words.
+pub fn database() -> Result<Option<PathBuf>, String> {
+    Ok(Findings::of_this_process()?.database())
 }
 
 fn configuration_file<S: AsRef<str>>(arguments: &[S]) -> Option<&str> {
@@ -56,6 +61,18 @@ fn configuration_file<S: AsRef<str>>(arguments: &[S]) -> Option<&str> {
 }
 
 impl Findings {
+    fn of_this_process() -> Result<Self, String> {
+        let line = fs::read("/proc/self/cmdline").map_err(|error| format!("/proc/self/cmdline: {error}"))?;
+        let arguments: Vec<_> = line
+            .split(|byte| *byte == 0)
+            .map(String::from_utf8_lossy)
+            .collect();
+        let file = configuration_file(&arguments).ok_or("no configuration file among the arguments")?;
+        let mut findings = Self::default();
+        findings.read(Path::new(file))?;
+        Ok(findings)
+    }
+
     /// Reads one file and what it includes, in the order in which the broker does.
     fn read(&mut self, file: &Path) -> Result<(), String> {
         let problem = |error: io::Error| format!("{}: {error}", file.display());
@@ -77,6 +94,9 @@ impl Findings {
 
     fn directive(&mut self, name: &str, value: &str) {
         match name {
+            "persistence" => self.persistence = ["true", "1"].contains(&value),
+            "persistence_location" => value.clone_into(&mut self.persistence_location),
+            "persistence_file" => self.persistence_file = Some(value.to_owned()),
             "per_listener_settings" => self.apart = ["true", "1"].contains(&value),
             "plugin" | "auth_plugin" | "global_plugin" | "plugin_load" if !self.own => {
                 self.ahead.extend(self.current.replace(value.to_owned()));
@@ -87,6 +107,12 @@ impl Findings {
             }
             _ => {}
         }
+    }
+
+    fn database(&self) -> Option<PathBuf> {
+        let file = self.persistence_file.as_deref().unwrap_or("mosquitto.db");
+        self.persistence
+            .then(|| Path::new(&self.persistence_location).join(file))
     }
 
     fn problems(&self) -> Vec<String> {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A file with a payload, for `mosquitto_pub -f`.
 #[derive(Debug, Clone, Copy)]
 pub enum Payload<'a> {
@@ -88,6 +90,12 @@ impl Mortal {
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         Self(child.expect("mosquitto_sub is installed"))
+    }
+
+    /// SIGSTOP: the connection stays, and nothing is answered any more.
+    pub fn freeze(&self) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("it runs"), Signal::STOP).expect("it takes a signal");
     }
 
     /// SIGKILL: the socket closes without a goodbye.

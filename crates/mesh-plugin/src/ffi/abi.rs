@@ -18,10 +18,40 @@ pub struct PluginId {
     _opaque: [u8; 0],
 }
 
-/// A list of properties; only ever seen behind a pointer.
+/// A property and those after it. Its definition is the broker's own (`property_mosq.h`) and was the same, as far
+/// as it stands here, from 2.0.0 to 2.1.2; more follows in the broker's memory. `ffi/properties.rs` makes sure at
+/// the start.
 #[repr(C)]
 pub struct Property {
-    _opaque: [u8; 0],
+    /// The next one, or null.
+    pub next: *const Property,
+    /// The value: a number, or text.
+    pub value: PropertyValue,
+    /// The name of a user property.
+    pub name: PropertyText,
+    /// One of the `PROP_` constants.
+    pub identifier: i32,
+}
+
+/// What of a property's value is used.
+#[repr(C)]
+pub union PropertyValue {
+    /// Of a property of one byte.
+    pub byte: u8,
+    /// Of a property of four bytes.
+    pub int32: u32,
+    /// Of a property that is text or bytes.
+    pub text: PropertyText,
+}
+
+/// Text or bytes.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PropertyText {
+    /// Where they stand.
+    pub start: *const u8,
+    /// How many they are.
+    pub length: u16,
 }
 
 /// One `plugin_opt_` line.
@@ -41,7 +71,8 @@ pub struct EvtAclCheck {
     pub client: *mut Context,
     /// The topic, or the topic filter of a subscription.
     pub topic: *const c_char,
-    payload: *const c_void,
+    /// The payload, or null.
+    pub payload: *const c_void,
     properties: *mut c_void,
     /// One of the `ACL_` constants.
     pub access: c_int,
@@ -75,14 +106,18 @@ pub struct EvtMessage {
     pub client: *mut Context,
     /// The topic.
     pub topic: *mut c_char,
-    payload: *mut c_void,
-    properties: *mut c_void,
+    /// The payload, or null.
+    pub payload: *mut c_void,
+    /// Its properties.
+    pub properties: *mut Property,
     reason_string: *mut c_char,
-    payloadlen: u32,
+    /// The length of the payload.
+    pub payloadlen: u32,
     /// The quality of service.
     pub qos: u8,
     reason_code: u8,
-    retain: bool,
+    /// Whether it is to be kept.
+    pub retain: bool,
     future2: [*mut c_void; 4],
 }
 
@@ -103,6 +138,7 @@ const _: () = {
     assert!(size_of::<EvtAclCheck>() == 88);
     assert!(offset_of!(EvtAclCheck, client) == 8);
     assert!(offset_of!(EvtAclCheck, topic) == 16);
+    assert!(offset_of!(EvtAclCheck, payload) == 24);
     assert!(offset_of!(EvtAclCheck, access) == 40);
     assert!(offset_of!(EvtAclCheck, payloadlen) == 44);
     assert!(offset_of!(EvtAclCheck, qos) == 48);
@@ -114,7 +150,14 @@ const _: () = {
     assert!(size_of::<EvtMessage>() == 88);
     assert!(offset_of!(EvtMessage, client) == 8);
     assert!(offset_of!(EvtMessage, topic) == 16);
+    assert!(offset_of!(EvtMessage, payload) == 24);
+    assert!(offset_of!(EvtMessage, properties) == 32);
+    assert!(offset_of!(EvtMessage, payloadlen) == 48);
     assert!(offset_of!(EvtMessage, qos) == 52);
+    assert!(offset_of!(EvtMessage, retain) == 54);
+    assert!(offset_of!(Property, value) == 8);
+    assert!(offset_of!(Property, name) == 24);
+    assert!(offset_of!(Property, identifier) == 40);
     assert!(size_of::<EvtDisconnect>() == 56);
     assert!(offset_of!(EvtDisconnect, client) == 8);
 };
@@ -132,6 +175,9 @@ pub const EVT_MESSAGE: c_int = 7;
 pub const EVT_TICK: c_int = 9;
 /// `MOSQ_EVT_DISCONNECT`.
 pub const EVT_DISCONNECT: c_int = 10;
+/// `MOSQ_EVT_CLIENT_OFFLINE`, which came with Mosquitto 2.1: instead of DISCONNECT for sessions that outlive their
+/// connection. Its data begins as that of DISCONNECT.
+pub const EVT_CLIENT_OFFLINE: c_int = 28;
 /// `MOSQ_EVT_CONNECT`, which came with Mosquitto 2.1.
 pub const EVT_CONNECT: c_int = 11;
 

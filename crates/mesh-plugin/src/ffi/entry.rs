@@ -6,7 +6,7 @@ use std::panic;
 use std::ptr;
 
 use super::abi::{self, Callback, EvtAclCheck, EvtBasicAuth, EvtDisconnect, EvtMessage, Opt, PluginId};
-use super::{Access, AclCheck, BasicAuth, Client, Level, Message, bytes, guard, log};
+use super::{Access, AclCheck, BasicAuth, Client, Level, Message, bytes, guard, log, readable};
 use crate::hooks::Plugin;
 use crate::policy::TopicKey;
 
@@ -80,6 +80,14 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
         let options = unsafe { pairs(opts, count) };
         // SAFETY: `id` is the broker's.
         let reads_ahead = unsafe { reads_ahead(id) };
+        if !readable() {
+            log(
+                Level::Error,
+                "this version of Mosquitto keeps properties in another way than 2.0 and 2.1: mesh-plugin must be \
+                 adapted to it (ffi/properties.rs)",
+            );
+            return abi::ERR_INVAL;
+        }
         let Some(plugin) = Plugin::start(&options, reads_ahead) else {
             return abi::ERR_INVAL;
         };
@@ -96,6 +104,13 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
                 );
                 return code;
             }
+        }
+        if reads_ahead {
+            // SAFETY: as above. Where there is no such event, DISCONNECT comes for every connection.
+            unsafe {
+                let event = abi::EVT_CLIENT_OFFLINE;
+                abi::mosquitto_callback_register(id, event, on_client_offline, ptr::null(), loaded.cast())
+            };
         }
         // SAFETY: the broker passes a place for our pointer.
         unsafe { *userdata = loaded.cast() };
@@ -142,6 +157,10 @@ pub unsafe extern "C" fn mosquitto_plugin_cleanup(userdata: *mut c_void, _: *mut
         // SAFETY: the same arguments as at registration.
         unsafe { abi::mosquitto_callback_unregister(loaded.id, event, callback, ptr::null()) };
     }
+    // SAFETY: as above; an error if it was not registered.
+    unsafe {
+        abi::mosquitto_callback_unregister(loaded.id, abi::EVT_CLIENT_OFFLINE, on_client_offline, ptr::null())
+    };
     abi::SUCCESS
 }
 
@@ -195,6 +214,7 @@ unsafe extern "C" fn on_acl_check(_: c_int, data: *mut c_void, userdata: *mut c_
         retain: event.retain,
         length: event.payloadlen as usize,
         topic: event.topic,
+        payload: event.payload,
     };
     guard(
         "ACL_CHECK",
@@ -204,19 +224,15 @@ unsafe extern "C" fn on_acl_check(_: c_int, data: *mut c_void, userdata: *mut c_
 }
 
 unsafe extern "C" fn on_message(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
-    // SAFETY: as in `on_basic_auth`.
-    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtMessage>()) };
-    let message = Message {
-        // SAFETY: the pointer is the event's own.
-        client: unsafe { Client::new(event.client) },
-        topic_key: TopicKey(event.topic.addr()),
-        qos: event.qos,
-        topic: event.topic,
-    };
+    // SAFETY: the broker passes what was registered, which lives until cleanup.
+    let loaded = unsafe { &*userdata.cast::<Loaded>() };
+    // SAFETY: the broker passes the data of this event, and looks at it again when we return.
+    let mut message = unsafe { Message::new(data.cast::<EvtMessage>()) };
+    let client = message.client;
     guard(
         "MESSAGE",
-        || loaded.plugin.message(&message),
-        || loaded.plugin.message_failed(&message),
+        || loaded.plugin.message(&mut message),
+        || loaded.plugin.message_failed(client),
     )
 }
 
@@ -228,6 +244,18 @@ unsafe extern "C" fn on_disconnect(_: c_int, data: *mut c_void, userdata: *mut c
     // SAFETY: the pointer is the event's own.
     let client = unsafe { Client::new(event.client) };
     guard("DISCONNECT", || loaded.plugin.disconnect(client), || abi::SUCCESS)
+}
+
+unsafe extern "C" fn on_client_offline(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`; the data begins as that of DISCONNECT.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &*data.cast::<EvtDisconnect>()) };
+    // SAFETY: the pointer is the event's own.
+    let client = unsafe { Client::new(event.client) };
+    guard(
+        "CLIENT_OFFLINE",
+        || loaded.plugin.disconnect(client),
+        || abi::SUCCESS,
+    )
 }
 
 unsafe extern "C" fn on_tick(_: c_int, _: *mut c_void, userdata: *mut c_void) -> c_int {

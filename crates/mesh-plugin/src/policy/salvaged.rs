@@ -26,6 +26,7 @@ struct Entry {
     length: usize,
     qos: u8,
     retain: bool,
+    hidden: bool,
 }
 
 impl Entry {
@@ -46,8 +47,8 @@ pub(super) struct Salvaged {
 }
 
 impl Salvaged {
-    /// The messages will be published, in this order.
-    pub(super) fn publish<'a>(&mut self, messages: impl Iterator<Item = Shown<'a>>) {
+    /// The messages will be published, in this order. `hidden`: only to be stored, and shown to nobody.
+    pub(super) fn publish<'a>(&mut self, messages: impl Iterator<Item = Shown<'a>>, hidden: bool) {
         // What is due was routed before anything could be published.
         self.clear_due();
         self.entries.extend(messages.map(|message| Entry {
@@ -55,6 +56,7 @@ impl Salvaged {
             length: message.length,
             qos: message.qos,
             retain: message.retain,
+            hidden,
         }));
     }
 
@@ -75,12 +77,11 @@ impl Salvaged {
         }
     }
 
-    /// Whether the message is one of these. It stays, for the next subscriber; those before it have gone by.
-    pub(super) fn contains(&mut self, shown: &Shown<'_>) -> bool {
-        let found = self.entries.iter().position(|entry| entry.is(shown));
-        if let Some(at) = found {
-            self.entries.drain(..at);
-        }
-        found.is_some()
+    /// Whether the message is one of these, and if so whether it is hidden. It stays, for the next subscriber; those
+    /// before it have gone by.
+    pub(super) fn find(&mut self, shown: &Shown<'_>) -> Option<bool> {
+        let at = self.entries.iter().position(|entry| entry.is(shown))?;
+        self.entries.drain(..at);
+        self.entries.front().map(|entry| entry.hidden)
     }
 }

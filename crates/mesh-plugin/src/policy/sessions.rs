@@ -1,6 +1,6 @@
 //! Who is logged in as a user of the mesh, and what part each plays.
 
-use mesh_model::names::{CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, parse_link_client_id};
+use mesh_model::names::{CLIENT_ID_PREFIX, HEALTH_USER, LINK_USER, READER_PREFIX, parse_link_client_id};
 
 use super::{ClientKey, Login};
 use crate::options::Options;
@@ -10,6 +10,8 @@ use crate::options::Options;
 pub(super) enum Part {
     /// The link that a peer fetches from here; the peer's place in the options.
     Link(usize),
+    /// This plugin itself, which reads what its broker stores.
+    Reader,
     /// A probe.
     Health,
 }
@@ -17,7 +19,7 @@ pub(super) enum Part {
 impl Part {
     fn user(self) -> &'static [u8] {
         match self {
-            Self::Link(_) => LINK_USER.as_bytes(),
+            Self::Link(_) | Self::Reader => LINK_USER.as_bytes(),
             Self::Health => HEALTH_USER.as_bytes(),
         }
     }
@@ -72,7 +74,7 @@ impl Sessions {
                 .ok()
                 .and_then(|at| 1u64.checked_shl(at))
                 .unwrap_or(0),
-            Part::Health => 0,
+            Part::Health | Part::Reader => 0,
         };
         self.links = self.all.iter().map(bit).fold(0, |all, bit| all | bit);
     }
@@ -95,6 +97,12 @@ impl Sessions {
     pub(super) fn logged_in(&self, client: ClientKey) -> Option<Part> {
         let session = self.all.iter().find(|session| session.client == client)?;
         Some(session.part)
+    }
+
+    /// Whether `client` plays this part.
+    pub(super) fn is(&self, client: ClientKey, part: Part) -> bool {
+        let mut all = self.all.iter();
+        all.any(|session| session.client == client && session.part == part)
     }
 
     /// The part of `client`, if it logged in and still has the name it logged in with.
@@ -122,14 +130,18 @@ impl Sessions {
 /// What is known of a session that was just forgotten.
 pub(super) struct Known(Session);
 
-/// Whether this login is a link's, which is known by one of `link_ids`; the refusal otherwise.
+/// Whether this login is the reader's, or a link's, which is known by one of `link_ids`; the refusal otherwise.
 pub(super) fn link<'a>(
     login: &Login<'_>,
     options: &Options,
+    reader_id: &str,
     mut link_ids: impl Iterator<Item = &'a str>,
 ) -> Result<Part, &'static str> {
     if !same_secret(login.password, &options.link_password) {
         return Err("wrong password");
+    }
+    if login.id == reader_id.as_bytes() {
+        return Ok(Part::Reader);
     }
     let peer = link_ids.position(|id| id.as_bytes() == login.id);
     peer.map(Part::Link)
@@ -142,8 +154,9 @@ pub(super) fn health(login: &Login<'_>, options: &Options) -> Result<Part, &'sta
         return Err("wrong password");
     }
     let id = String::from_utf8_lossy(login.id);
-    // With the id of a link it would throw that link out.
-    if !id.starts_with(CLIENT_ID_PREFIX) || parse_link_client_id(&id).is_some() {
+    // With the id of a link or a reader it would throw that one out.
+    let taken = parse_link_client_id(&id).is_some() || id.starts_with(READER_PREFIX);
+    if !id.starts_with(CLIENT_ID_PREFIX) || taken {
         return Err("the client id is not one of mesh-health");
     }
     Ok(Part::Health)

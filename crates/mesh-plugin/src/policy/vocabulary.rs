@@ -21,6 +21,30 @@ pub enum Verdict {
     Defer,
 }
 
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// The broker goes on as without us.
+    Pass,
+    /// It goes no further.
+    Refuse,
+    /// It enters the mesh here, and gets a stamp.
+    Stamp,
+    /// It came over the link from this peer, if that is known.
+    Arrive(Option<usize>),
+}
+
+/// What becomes of a message that came over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is new. With a stamp, that tells whether it is to be kept for later subscribers.
+    New(Option<bool>),
+    /// It was seen before.
+    Duplicate,
+    /// It is retained, and what is retained here is not older.
+    Stale,
+}
+
 /// The answer to a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -89,6 +113,10 @@ pub struct Published<'a> {
     pub network: bool,
     /// Where its topic is stored.
     pub topic: TopicKey,
+    /// The topic.
+    pub name: &'a [u8],
     /// The quality of service.
     pub qos: u8,
+    /// Whether it was published to be kept.
+    pub retain: bool,
 }

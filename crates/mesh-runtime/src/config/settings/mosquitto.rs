@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{HOUR, SECOND};
+use super::{DAY, HOUR, SECOND};
 use crate::config::reader::Reader;
 
 /// `[mosquitto]`: how every broker is set up. In a path, `{broker}` stands for the broker's id.
@@ -35,6 +35,12 @@ pub struct Mosquitto {
     pub max_inflight_messages: u64,
     /// QoS 1 and 2 messages queued for one client or link beyond those in flight.
     pub max_queued_messages: u64,
+    /// Messages that a broker keeps for peers that have not got them: so many own ones, and so many of all others.
+    pub replay_messages: u64,
+    /// The memory for each of both, in MiB.
+    pub replay_mib: u64,
+    /// How long a deletion is remembered.
+    pub tombstone_ttl: Duration,
 }
 
 pub(super) fn read(reader: &mut Reader) -> Mosquitto {
@@ -93,6 +99,25 @@ pub(super) fn read(reader: &mut Reader) -> Mosquitto {
             100_000,
             1..=100_000_000,
             "QoS 1 and 2 messages queued for one client or link beyond those in flight",
+        ),
+        replay_messages: s.number(
+            "replay_messages",
+            100_000,
+            1..=100_000_000,
+            "own messages that a broker keeps for peers that are away, and as many of all others",
+        ),
+        replay_mib: s.number(
+            "replay_mib",
+            64,
+            1..=65_536,
+            "memory for each of both, in MiB; what does not fit any more is lost to peers that are away",
+        ),
+        tombstone_ttl: s.duration(
+            "tombstone_ttl",
+            "7d",
+            HOUR..=3650 * DAY,
+            "how long a deletion of a retained message is remembered; a broker that was away for longer takes a \
+             copy from its peers",
         ),
     }
 }

@@ -1,0 +1,503 @@
+//! Nothing lost and nothing twice, whatever happens to links: a state machine without clock or IO.
+//!
+//! - **Own log.** Every message that enters the mesh here gets the next number, and stays in the log until every
+//!   peer has told that it has seen it.
+//! - **Replay.** When a link subscribes, what the peer has not told of is sent to it from the log, in order; only
+//!   then does the broker route to it again. A message from the log leaves at the next turn of the broker's loop, a
+//!   routed one at once: so what is published between the last turn of a replay and the next one is sent from the
+//!   log as well, behind the rest ([`Link::Closing`]).
+//! - **Seen.** What comes over a link with a number that was seen is dropped.
+//! - **Repair.** What a peer lacks although later messages have reached it, or without getting any further, is sent
+//!   again: the broker drops messages for a peer whose queue is full. What other brokers sent is kept too
+//!   (the foreign log), and sent to a peer that does not get it from them: they may have died.
+//! - **Bounds.** Both logs are bounded. What leaves the own log before a peer has told that it has it is counted as
+//!   lost to that peer (until it tells that it had it); it is said before that happens, and when it does.
+//!
+//! Order: the messages of one origin are seen in the order of their numbers, but for what had to be repaired.
+
+use std::collections::VecDeque;
+
+use mesh_model::BrokerId;
+
+mod links;
+mod log;
+mod repair;
+pub mod report;
+pub mod seen;
+#[cfg(test)]
+mod simulation;
+
+use links::{Link, Peer};
+pub use log::{Bounds, Content, Entry};
+use log::{Log, Peers};
+pub use report::Report;
+use seen::Seen;
+
+use crate::message::{Property, encode};
+use crate::stamp::{Clock, STAMP_PROPERTY, Stamp, is_absurd};
+
+/// There may be so many peers.
+pub const MOST_PEERS: usize = Peers::MOST;
+
+/// So many messages are sent to one peer from the log in one turn of the broker's loop, at most…
+const SLICE: usize = 500;
+
+/// … and so many bytes, unless a single message is larger.
+const SLICE_BYTES: usize = 1 << 20;
+
+/// So many replayed messages may be on their way to a peer. More would not fit into the queue that the broker has
+/// for it.
+const WINDOW: usize = 8_000;
+
+/// A peer that tells nothing for so long gets the next window all the same: perhaps it cannot reach us.
+const UNHEARD_MS: u64 = 1_000;
+
+/// A report is due so long after the last one if there is something new to tell.
+const REPORT_MS: u64 = 200;
+
+/// And so long if there is not.
+const REPORT_IDLE_MS: u64 = 1_000;
+
+/// So many void numbers are kept until all peers have taken them in.
+const MOST_VOIDS: usize = 4_096;
+
+/// In percent: a log that is fuller than that for a peer is worth a warning, and one that is emptier ends it.
+const WARN_AT: usize = 80;
+const CALM_AT: usize = 50;
+
+/// The time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds since the plugin was started; never runs backwards.
+    pub up_ms: u64,
+    /// Milliseconds since 1970, as the machine believes.
+    pub wall_ms: u64,
+}
+
+/// What is to be said of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The log is nearly full of what this peer lacks; tells how many messages that is.
+    Filling(usize),
+    /// Messages are being lost to it.
+    Losing,
+    /// It lacks little again; tells how many messages are lost to it, since the start.
+    Calm(u64),
+}
+
+/// A message with its place in a log that is to be sent to a peer.
+#[derive(Debug, Clone, Copy)]
+struct Send {
+    peer: usize,
+    own: bool,
+    position: u64,
+}
+
+/// The message that is being routed just now.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    position: u64,
+    /// A link was there to be asked about.
+    asked: bool,
+    /// One was asked about.
+    routed: bool,
+    /// Links get what stands in the log.
+    from_log: bool,
+}
+
+/// A number that no message has.
+#[derive(Debug)]
+struct Void {
+    seq: u64,
+    lacking: Peers,
+}
+
+/// What one link has to tell, beside what the policy counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Messages sent from a log.
+    pub replayed: u64,
+    /// Messages that left the log unseen.
+    pub lost: u64,
+    /// Messages in the own log that the peer has not told of.
+    pub backlog: usize,
+    /// The log fills up for this peer.
+    pub filling: bool,
+}
+
+/// The state of one broker.
+#[derive(Debug)]
+pub struct Replication {
+    me: BrokerId,
+    ids: Vec<BrokerId>,
+    /// How many brokers come before this one.
+    rank: u64,
+    epoch: u64,
+    next_seq: u64,
+    clock: Clock,
+    own: Log,
+    foreign: Log,
+    seen: Seen,
+    voids: Vec<Void>,
+    peers: Vec<Peer>,
+    replayed: Vec<u64>,
+    current: Option<Current>,
+    /// When the broker's loop last turned.
+    turn: Now,
+    outbox: VecDeque<Send>,
+    /// Something was seen since the last report.
+    news: bool,
+    reported_ms: Option<u64>,
+}
+
+impl Replication {
+    /// A broker that has just started. `epoch` is greater than that of each earlier start.
+    pub fn new(me: BrokerId, ids: Vec<BrokerId>, bounds: Bounds, epoch: u64) -> Self {
+        let count = ids.len();
+        Self {
+            rank: ids.iter().filter(|id| **id < me).count() as u64,
+            me,
+            epoch,
+            next_seq: 1,
+            clock: Clock::default(),
+            own: Log::new(bounds, count),
+            foreign: Log::new(bounds, count),
+            seen: Seen::default(),
+            voids: Vec::new(),
+            peers: (0..count).map(|_| Peer::new(repair::REPAIRS / 4)).collect(),
+            replayed: vec![0; count],
+            current: None,
+            turn: Now::default(),
+            outbox: VecDeque::new(),
+            news: false,
+            reported_ms: None,
+            ids,
+        }
+    }
+
+    /// The clock that gives the times of stamps.
+    pub fn clock(&mut self) -> &mut Clock {
+        &mut self.clock
+    }
+
+    /// The boot of this broker.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The epoch shall be greater than this one. To be told before anything is stamped.
+    pub fn begin_after(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch.saturating_add(1));
+    }
+
+    /// What was seen of others.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// What was seen before this start.
+    pub fn restore(&mut self, seen: Seen) {
+        self.seen = seen;
+        self.news = true;
+    }
+
+    /// A stamp for a message that enters the mesh here.
+    pub fn stamp(&mut self, retain: bool, qos: u8, now: Now) -> Stamp {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        Stamp {
+            origin: self.me.clone(),
+            epoch: self.epoch,
+            seq,
+            time: self.clock.next(now.wall_ms),
+            retain,
+            requested: false,
+            qos,
+        }
+    }
+
+    /// A message with its stamp, that every peer needs.
+    pub fn entry(&self, stamp: Stamp, content: &Content<'_>, now: Now) -> Entry {
+        Entry::new(stamp, content, Peers::all(self.peers.len()), now.up_ms)
+    }
+
+    /// The message with that stamp is routed next.
+    pub fn publish(&mut self, stamp: Stamp, content: &Content<'_>, now: Now) {
+        if let Some(position) = self.append(self.entry(stamp, content, now)) {
+            self.current = Some(Current {
+                position,
+                asked: self.peers.iter().any(|peer| peer.link != Link::Down),
+                routed: false,
+                from_log: false,
+            });
+        }
+    }
+
+    /// A message of QoS 2 is being routed. With `from_log` links get it as it stands here, and not as the broker has
+    /// it.
+    pub fn release(&mut self, mut entry: Entry, from_log: bool) {
+        entry.at_ms = self.turn.up_ms;
+        if let Some(position) = self.append(entry) {
+            self.current = Some(Current {
+                position,
+                asked: true,
+                routed: true,
+                from_log,
+            });
+        }
+    }
+
+    /// The message with a new stamp, behind the one that it has.
+    pub fn restamp(&mut self, entry: &Entry) -> Entry {
+        let stamp = self.stamp(entry.stamp.retain, entry.stamp.qos, self.turn);
+        let content = entry.content();
+        let mut properties = content.properties.to_vec();
+        encode(
+            Property::User(STAMP_PROPERTY, &stamp.to_string()),
+            &mut properties,
+        );
+        let content = Content {
+            properties: &properties,
+            ..content
+        };
+        self.entry(stamp, &content, self.turn)
+    }
+
+    fn append(&mut self, entry: Entry) -> Option<u64> {
+        if self.peers.is_empty() {
+            return None;
+        }
+        let peers = &mut self.peers;
+        Some(self.own.append(entry, |evicted| {
+            for peer in evicted.lacking.iter() {
+                peers[peer].evicted.insert(evicted.stamp.seq);
+            }
+        }))
+    }
+
+    /// What is routed next is something else. A message that no link was asked about was refused by somebody behind
+    /// us: its number is given to the next one.
+    pub fn forget_current(&mut self) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        if current.asked && !current.routed && current.position + 1 == self.own.end() {
+            self.own.take_last();
+            self.next_seq -= 1;
+        }
+    }
+
+    /// May the broker route the current message to `peer`? If not, it is sent from the log.
+    pub fn route(&mut self, peer: usize) -> bool {
+        let Some(current) = &mut self.current else {
+            return true;
+        };
+        current.routed = true;
+        match self.peers[peer].link {
+            Link::Live if !current.from_log => true,
+            Link::Live | Link::Closing => {
+                self.outbox.push_back(Send {
+                    peer,
+                    own: true,
+                    position: current.position,
+                });
+                false
+            }
+            Link::Replaying { .. } | Link::Down => false,
+        }
+    }
+
+    /// The link of `peer` has subscribed.
+    pub fn link_up(&mut self, peer: usize) {
+        let next = self.own.lacked_from(peer);
+        let peer = &mut self.peers[peer];
+        peer.link = Link::Replaying { next };
+        peer.repaired.clear();
+        peer.unconfirmed = 0;
+    }
+
+    /// The link of `peer` has ended.
+    pub fn link_down(&mut self, peer: usize) {
+        self.peers[peer].link = Link::Down;
+    }
+
+    /// Whether the link of `peer` is there.
+    pub fn is_up(&self, peer: usize) -> bool {
+        self.peers[peer].link != Link::Down
+    }
+
+    /// Whether the broker routes to the link of `peer`.
+    pub fn is_live(&self, peer: usize) -> bool {
+        self.peers[peer].link == Link::Live
+    }
+
+    /// How many peers have told something in the last `within_ms` milliseconds.
+    pub fn heard(&self, within_ms: u64, now: Now) -> usize {
+        let lately = |at_ms: u64| now.up_ms <= at_ms + within_ms;
+        let peers = self.peers.iter();
+        peers.filter(|peer| peer.reported_ms.is_some_and(lately)).count()
+    }
+
+    /// Whether a stamp that came over a link is believed.
+    pub fn is_believed(&self, stamp: &Stamp, now: Now) -> bool {
+        !is_absurd(stamp.time, now.wall_ms.max(self.clock.last().ms()))
+    }
+
+    /// A message with this stamp came over a link. Whether it is new.
+    pub fn arrived(&mut self, stamp: &Stamp) -> bool {
+        self.clock.observe(stamp.time);
+        if stamp.requested {
+            return true;
+        }
+        if stamp.origin == self.me {
+            // What is retained elsewhere since an earlier boot comes back to a broker that has lost it.
+            return stamp.retain && stamp.epoch < self.epoch;
+        }
+        let numbers = self.seen.of_mut(&stamp.origin, stamp.epoch);
+        let new = numbers.is_some_and(|numbers| numbers.insert(stamp.seq));
+        self.news |= new;
+        new
+    }
+
+    /// Keeps what came over a link, for peers that may not get it otherwise.
+    pub fn keep(&mut self, stamp: Stamp, content: &Content<'_>, now: Now) {
+        let mut lacking = Peers::all(self.peers.len());
+        for (at, peer) in self.peers.iter().enumerate() {
+            if self.ids[at] == stamp.origin || peer.seen.contains(&stamp.origin, stamp.epoch, stamp.seq) {
+                lacking = lacking.without(at);
+            }
+        }
+        if !lacking.is_empty() {
+            let entry = Entry::new(stamp, content, lacking, now.up_ms);
+            // What leaves this log is not lost: its origin has it, or had it.
+            self.foreign.append(entry, |_| {});
+        }
+    }
+
+    /// A number that was given to a message which will never be routed.
+    pub fn void(&mut self, seq: u64) {
+        if self.peers.is_empty() {
+            return;
+        }
+        if self.voids.len() == MOST_VOIDS {
+            self.voids.remove(0);
+        }
+        self.voids.push(Void {
+            seq,
+            lacking: Peers::all(self.peers.len()),
+        });
+    }
+
+    /// The broker's loop has turned: whatever was sent before is on its way.
+    pub fn tick(&mut self, now: Now) {
+        self.turn = now;
+        for peer in 0..self.peers.len() {
+            match self.peers[peer].link {
+                Link::Closing => self.peers[peer].link = Link::Live,
+                Link::Replaying { next } => self.replay(peer, next, now),
+                Link::Live | Link::Down => {}
+            }
+        }
+    }
+
+    fn replay(&mut self, at: usize, next: u64, now: Now) {
+        let peer = &mut self.peers[at];
+        let heard_ms = peer.reported_ms.unwrap_or(0).max(peer.window_ms);
+        if now.up_ms > heard_ms + UNHEARD_MS {
+            peer.window_ms = now.up_ms;
+            peer.unconfirmed = 0;
+        }
+        let room = WINDOW.saturating_sub(peer.unconfirmed).min(SLICE);
+        let (mut sent, mut bytes) = (0, 0);
+        let mut after = next.max(self.own.lacked_from(at));
+        for (position, entry) in self.own.lacked_after(at, after) {
+            if sent >= room || bytes >= SLICE_BYTES {
+                break;
+            }
+            sent += 1;
+            bytes += entry.size();
+            after = position + 1;
+            self.outbox.push_back(Send {
+                peer: at,
+                own: true,
+                position,
+            });
+        }
+        let done = self.own.lacked_after(at, after).next().is_none();
+        let peer = &mut self.peers[at];
+        peer.unconfirmed += sent;
+        peer.link = if done {
+            Link::Closing
+        } else {
+            Link::Replaying { next: after }
+        };
+    }
+
+    /// The next message that is to be sent, and to which peer. All of them are to be sent in the turn of the loop in
+    /// which they are told.
+    pub fn next_send(&mut self) -> Option<(usize, &Entry)> {
+        loop {
+            let send = self.outbox.pop_front()?;
+            let log = if send.own { &self.own } else { &self.foreign };
+            if log.get(send.position).is_some() {
+                self.replayed[send.peer] += 1;
+                return log.get(send.position).map(|entry| (send.peer, entry));
+            }
+        }
+    }
+
+    /// Whether there is anything to send.
+    pub fn has_sends(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Whether peers are to be told now what was seen here. Says so once.
+    pub fn report_due(&mut self, now: Now) -> bool {
+        let every = if self.news { REPORT_MS } else { REPORT_IDLE_MS };
+        let due = self.reported_ms.is_none_or(|at| now.up_ms >= at + every);
+        if due {
+            self.reported_ms = Some(now.up_ms);
+            self.news = false;
+        }
+        due
+    }
+
+    /// What is told to `peer`.
+    pub fn report(&self, peer: usize, now: Now) -> String {
+        let mut void = self.peers[peer].gone.clone();
+        for number in self.voids.iter().filter(|void| void.lacking.contains(peer)) {
+            void.insert(number.seq);
+        }
+        report::write(self.epoch, now.wall_ms, &void, &self.seen)
+    }
+
+    /// What is to be counted for each peer.
+    pub fn totals(&self) -> impl Iterator<Item = Totals> {
+        self.peers.iter().enumerate().map(|(at, peer)| Totals {
+            replayed: self.replayed[at],
+            lost: peer.lost + peer.evicted.count(),
+            backlog: self.own.lacked(at),
+            filling: peer.warned,
+        })
+    }
+
+    /// What is to be said of a peer; each once.
+    pub fn take_notice(&mut self) -> Option<(usize, Notice)> {
+        for (at, peer) in self.peers.iter_mut().enumerate() {
+            let filled = self.own.filled_for(at);
+            if !peer.warned && filled >= WARN_AT {
+                peer.warned = true;
+                return Some((at, Notice::Filling(self.own.lacked(at))));
+            }
+            if !peer.losing && !peer.evicted.is_empty() {
+                peer.losing = true;
+                return Some((at, Notice::Losing));
+            }
+            if peer.warned && filled < CALM_AT {
+                (peer.warned, peer.losing) = (false, false);
+                return Some((at, Notice::Calm(peer.lost + peer.evicted.count())));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,274 @@
+//! Messages that not every peer is known to have seen, in the order in which they came.
+//!
+//! An entry stays until every peer that needs it has reported it, so normally the log holds what was sent in the
+//! last tenths of a second. It is bounded by count and bytes: then the oldest entry goes, whoever lacks it.
+
+use std::collections::VecDeque;
+
+use crate::message::{Publish, decode};
+use crate::stamp::Stamp;
+
+/// A set of peers, a bit for each, by their place in the options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Peers(u64);
+
+impl Peers {
+    /// How many peers there may be.
+    pub const MOST: usize = u64::BITS as usize;
+
+    /// The first `count` peers.
+    pub fn all(count: usize) -> Self {
+        Self((0..count).fold(0, |bits, peer| bits | 1 << peer))
+    }
+
+    /// Whether `peer` is one of these.
+    pub fn contains(self, peer: usize) -> bool {
+        self.0 & 1 << peer != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// These without `peer`.
+    pub fn without(self, peer: usize) -> Self {
+        Self(self.0 & !(1 << peer))
+    }
+
+    /// Each of these.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..Self::MOST).filter(move |peer| self.contains(*peer))
+    }
+}
+
+/// What of a message is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    /// The topic.
+    pub topic: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+    /// The properties with the stamp, as [`crate::message::encode`] writes them.
+    pub properties: &'a [u8],
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Who needs it and is not known to have it.
+    pub lacking: Peers,
+    /// When it came, in milliseconds since the start.
+    pub at_ms: u64,
+    topic_length: usize,
+    payload_length: usize,
+    /// Topic, payload and properties, one after the other.
+    bytes: Box<[u8]>,
+}
+
+impl Entry {
+    /// An entry with a copy of `content`.
+    pub fn new(stamp: Stamp, content: &Content<'_>, lacking: Peers, at_ms: u64) -> Self {
+        let bytes = [content.topic, content.payload, content.properties].concat();
+        Self {
+            stamp,
+            lacking,
+            at_ms,
+            topic_length: content.topic.len(),
+            payload_length: content.payload.len(),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// A copy of it.
+    pub fn copy(&self) -> Self {
+        Self::new(self.stamp.clone(), &self.content(), self.lacking, self.at_ms)
+    }
+
+    /// What was kept.
+    pub fn content(&self) -> Content<'_> {
+        let (topic, rest) = self.bytes.split_at(self.topic_length);
+        let (payload, properties) = rest.split_at(self.payload_length);
+        Content {
+            topic,
+            payload,
+            properties,
+        }
+    }
+
+    /// The message, as a link carries it.
+    pub fn publish(&self) -> Option<Publish<'_>> {
+        let content = self.content();
+        Some(Publish {
+            topic: str::from_utf8(content.topic).ok()?,
+            payload: content.payload,
+            qos: self.stamp.qos.min(1),
+            retain: self.stamp.retain,
+            properties: decode(content.properties)?,
+        })
+    }
+
+    /// What it takes in memory, in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + size_of::<Self>() + self.stamp.origin.as_str().len()
+    }
+}
+
+/// How much a log may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Messages.
+    pub count: usize,
+    /// Bytes of memory.
+    pub bytes: usize,
+}
+
+/// The entries. Each has a position, which it keeps; positions ascend without gaps.
+#[derive(Debug)]
+pub struct Log {
+    entries: VecDeque<Entry>,
+    /// The position of the first entry.
+    first: u64,
+    bytes: usize,
+    bounds: Bounds,
+    peers: Vec<OfPeer>,
+}
+
+/// What one peer lacks.
+#[derive(Debug, Clone, Copy, Default)]
+struct OfPeer {
+    /// It lacks no entry before this position.
+    from: u64,
+    /// How many entries it lacks.
+    count: usize,
+    /// Their size in bytes.
+    bytes: usize,
+}
+
+impl Log {
+    /// A log for so many peers.
+    pub fn new(bounds: Bounds, peers: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            bounds,
+            peers: vec![OfPeer::default(); peers],
+        }
+    }
+
+    /// The position of the next entry.
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The entry at `position`, if it is still there.
+    pub fn get(&self, position: u64) -> Option<&Entry> {
+        let at = usize::try_from(position.checked_sub(self.first)?).ok()?;
+        self.entries.get(at)
+    }
+
+    /// The entries that `peer` lacks from `position` on, with their positions.
+    pub fn lacked_after(&self, peer: usize, position: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let start = position.max(self.first);
+        let skipped = usize::try_from(start - self.first).unwrap_or(usize::MAX);
+        let entries = (start..).zip(self.entries.iter().skip(skipped));
+        entries.filter(move |(_, entry)| entry.lacking.contains(peer))
+    }
+
+    /// The position before which `peer` lacks nothing.
+    pub fn lacked_from(&self, peer: usize) -> u64 {
+        self.peers[peer].from.max(self.first)
+    }
+
+    /// How many entries `peer` lacks.
+    pub fn lacked(&self, peer: usize) -> usize {
+        self.peers[peer].count
+    }
+
+    /// How much of the log is held for `peer`, in percent of its bounds.
+    pub fn filled_for(&self, peer: usize) -> usize {
+        let of_peer = &self.peers[peer];
+        let percent = |part: usize, whole: usize| part.saturating_mul(100) / whole.max(1);
+        percent(of_peer.count, self.bounds.count).max(percent(of_peer.bytes, self.bounds.bytes))
+    }
+
+    /// Appends an entry and returns its position. Those that must go for it are given to `evicted`; the new one
+    /// always stays.
+    pub fn append(&mut self, entry: Entry, mut evicted: impl FnMut(&Entry)) -> u64 {
+        let size = entry.size();
+        while !self.entries.is_empty()
+            && (self.entries.len() >= self.bounds.count || self.bytes + size > self.bounds.bytes)
+        {
+            if let Some(oldest) = self.pop() {
+                evicted(&oldest);
+            }
+        }
+        let position = self.end();
+        for peer in entry.lacking.iter() {
+            let of_peer = &mut self.peers[peer];
+            if of_peer.count == 0 {
+                of_peer.from = position;
+            }
+            of_peer.count += 1;
+            of_peer.bytes += size;
+        }
+        self.bytes += size;
+        self.entries.push_back(entry);
+        position
+    }
+
+    /// Takes the last entry back.
+    pub fn take_last(&mut self) -> Option<Entry> {
+        let last = self.entries.pop_back()?;
+        self.gone(&last);
+        Some(last)
+    }
+
+    /// `peer` has every entry that `has` says; those that everyone has go.
+    pub fn seen_by(&mut self, peer: usize, mut has: impl FnMut(&Stamp) -> bool) {
+        let start = self.lacked_from(peer);
+        let mut from = None;
+        let of_peer = &mut self.peers[peer];
+        let mut left = of_peer.count;
+        let skipped = (start - self.first) as usize;
+        for (position, entry) in (start..).zip(self.entries.iter_mut().skip(skipped)) {
+            if left == 0 {
+                break;
+            }
+            if !entry.lacking.contains(peer) {
+                continue;
+            }
+            left -= 1;
+            if has(&entry.stamp) {
+                entry.lacking = entry.lacking.without(peer);
+                of_peer.count -= 1;
+                of_peer.bytes -= entry.size();
+            } else if from.is_none() {
+                from = Some(position);
+            }
+        }
+        of_peer.from = from.unwrap_or(start);
+        while self.entries.front().is_some_and(|entry| entry.lacking.is_empty()) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let oldest = self.entries.pop_front()?;
+        self.first += 1;
+        self.gone(&oldest);
+        Some(oldest)
+    }
+
+    fn gone(&mut self, entry: &Entry) {
+        let size = entry.size();
+        self.bytes -= size;
+        for peer in entry.lacking.iter() {
+            self.peers[peer].count -= 1;
+            self.peers[peer].bytes -= size;
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! Brokers that lose messages, are cut off, and come back with old databases or none hold the same in the end.
+//!
+//! A simulation: real replicas, stores that are maps, links that are queues. There is no other replication than
+//! the live message and what the replicas fetch, so that whatever is missed has to be found by them.
+
+use super::*;
+use crate::retained::Version;
+use crate::retained::sync::Saying;
+
+const STEP: Duration = Duration::from_millis(50);
+const START: u32 = 1_000_000;
+const TTL: u32 = 3600;
+
+/// A value as it travels: its topic, its version, and in which second it expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Value {
+    topic: String,
+    version: Version,
+    empty: bool,
+    expires: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+enum Packet {
+    Live(Value),
+    Sent(Value),
+    Said(Vec<u8>),
+}
+
+type Store = BTreeMap<String, (Version, Option<u32>)>;
+
+struct Broker {
+    replica: Replica,
+    store: Store,
+    kept: BTreeMap<String, (Mark, u32)>,
+    contacts: Vec<Contact>,
+    /// What the reader is about to do.
+    jobs: VecDeque<(u64, Vec<Box<str>>)>,
+    values: Vec<Value>,
+    boots: u32,
+}
+
+impl Broker {
+    fn start(
+        store: Store,
+        kept: BTreeMap<String, (Mark, u32)>,
+        peers: usize,
+        doubtful: bool,
+        boots: u32,
+        wall: u32,
+    ) -> Self {
+        let mut restored = Restored::at(wall);
+        for (topic, (mark, second)) in &kept {
+            restored.ended(topic, *mark, *second);
+        }
+        for (topic, (version, expires)) in &store {
+            restored.stored(topic, *version, *expires);
+        }
+        Self {
+            replica: Replica::new(restored, peers, TTL, doubtful, boots << 16),
+            store,
+            kept,
+            contacts: vec![Contact::default(); peers],
+            jobs: VecDeque::new(),
+            values: Vec::new(),
+            boots,
+        }
+    }
+}
+
+struct Mesh {
+    random: fastrand::Rng,
+    now: Now,
+    brokers: Vec<Broker>,
+    /// Up or down, from and to.
+    links: BTreeMap<(usize, usize), bool>,
+    queues: BTreeMap<(usize, usize), VecDeque<Packet>>,
+    loss: f64,
+    hlc: u64,
+    said: usize,
+    events: Vec<(usize, Event)>,
+}
+
+impl Mesh {
+    fn new(seed: u64, brokers: usize) -> Self {
+        let pairs = (0..brokers).flat_map(|a| (0..brokers).filter(move |b| *b != a).map(move |b| (a, b)));
+        let now = Now {
+            up: Duration::ZERO,
+            wall: START,
+        };
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            now,
+            brokers: (0..brokers)
+                .map(|_| Broker::start(Store::new(), BTreeMap::new(), brokers - 1, false, 1, START))
+                .collect(),
+            links: pairs.clone().map(|pair| (pair, true)).collect(),
+            queues: pairs.map(|pair| (pair, VecDeque::new())).collect(),
+            loss: 0.0,
+            hlc: 1,
+            said: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// The place of `other` among the peers of `broker`, and back.
+    fn place(broker: usize, other: usize) -> usize {
+        other - usize::from(other > broker)
+    }
+
+    fn peer(broker: usize, place: usize) -> usize {
+        place + usize::from(place >= broker)
+    }
+
+    fn publish(&mut self, at: usize, topic: &str, empty: bool, expires: Option<u32>) {
+        self.hlc += 1;
+        let version = Version {
+            hlc: self.hlc,
+            tie: at as u64,
+        };
+        let value = Value {
+            topic: topic.to_owned(),
+            version,
+            empty,
+            expires,
+        };
+        self.store(at, &value);
+        self.brokers[at].replica.take(topic, version, empty);
+        for to in (0..self.brokers.len()).filter(|to| *to != at) {
+            self.send(at, to, Packet::Live(value.clone()));
+        }
+    }
+
+    fn store(&mut self, at: usize, value: &Value) {
+        let store = &mut self.brokers[at].store;
+        if value.empty {
+            store.remove(&value.topic);
+        } else {
+            store.insert(value.topic.clone(), (value.version, value.expires));
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, packet: Packet) {
+        if self.links[&(from, to)] && self.random.f64() >= self.loss {
+            self.queues.get_mut(&(from, to)).unwrap().push_back(packet);
+        }
+    }
+
+    fn receive(&mut self, from: usize, to: usize, packet: Packet) {
+        let place = Self::place(to, from);
+        let replica = &mut self.brokers[to].replica;
+        match packet {
+            Packet::Live(value) | Packet::Sent(value) => {
+                replica.answered(place);
+                if replica.take(&value.topic, value.version, value.empty) {
+                    self.store(to, &value);
+                }
+            }
+            Packet::Said(payload) => replica.hear(place, &payload),
+        }
+    }
+
+    /// One turn of everybody's loop.
+    fn step(&mut self) {
+        self.now.up += STEP;
+        self.now.wall = START + self.now.up.as_secs() as u32;
+        let pairs: Vec<_> = self.queues.keys().copied().collect();
+        for (from, to) in &pairs {
+            for packet in std::mem::take(self.queues.get_mut(&(*from, *to)).unwrap()) {
+                self.receive(*from, *to, packet);
+            }
+        }
+        for at in 0..self.brokers.len() {
+            self.read(at);
+            self.turn(at);
+        }
+    }
+
+    fn read(&mut self, at: usize) {
+        let now = self.now;
+        let broker = &mut self.brokers[at];
+        let jobs = broker.jobs.len();
+        for _ in 0..jobs {
+            if self.random.bool() {
+                return;
+            }
+            let (job, topics) = broker.jobs.pop_front().unwrap();
+            for topic in topics {
+                let Some((version, expires)) = broker.store.get(&*topic) else {
+                    continue;
+                };
+                if expires.is_some_and(|second| second <= now.wall) {
+                    continue;
+                }
+                let value = Value {
+                    topic: topic.to_string(),
+                    version: *version,
+                    empty: false,
+                    expires: *expires,
+                };
+                broker.values.push(value);
+                let found = Found {
+                    topic,
+                    version: *version,
+                    expires_in: expires.map(|second| second - now.wall),
+                    packet: (broker.values.len() - 1).to_le_bytes().to_vec(),
+                };
+                broker.replica.found(job, found);
+            }
+            broker.replica.read_done(job, true);
+        }
+    }
+
+    fn turn(&mut self, at: usize) {
+        let peers = self.brokers.len() - 1;
+        for place in 0..peers {
+            let other = Self::peer(at, place);
+            self.brokers[at].contacts[place] = match (self.links[&(at, other)], self.links[&(other, at)]) {
+                (true, true) => Contact::Up,
+                (false, false) => Contact::Down,
+                _ => Contact::Half,
+            };
+        }
+        let broker = &mut self.brokers[at];
+        broker.replica.tick(self.now, &broker.contacts);
+        while let Some(action) = self.brokers[at].replica.next_action() {
+            match action {
+                Action::Say(place, payload) => {
+                    let here = matches!(Saying::decode(&payload), Some((_, Saying::Here { .. })));
+                    self.said += usize::from(!here);
+                    self.send(at, Self::peer(at, place), Packet::Said(payload));
+                }
+                Action::Remove { topic, .. } => {
+                    self.brokers[at].store.remove(&*topic);
+                }
+                Action::Read(job, topics) => self.brokers[at].jobs.push_back((job, topics)),
+                Action::Send(place, packet) => {
+                    let value = usize::from_le_bytes(packet.try_into().unwrap());
+                    let value = self.brokers[at].values[value].clone();
+                    self.send(at, Self::peer(at, place), Packet::Sent(value));
+                }
+                Action::Keep(topic, mark, second) => {
+                    self.brokers[at].kept.insert(topic.into(), (mark, second));
+                }
+                Action::Tell(event) => self.events.push((at, event)),
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now.up + time;
+        while self.now.up < end {
+            self.step();
+        }
+    }
+
+    fn cut(&mut self, from: usize, to: usize, up: bool) {
+        self.links.insert((from, to), up);
+        self.queues.get_mut(&(from, to)).unwrap().clear();
+    }
+
+    fn isolate(&mut self, at: usize, up: bool) {
+        for other in (0..self.brokers.len()).filter(|other| *other != at) {
+            self.cut(at, other, up);
+            self.cut(other, at, up);
+        }
+    }
+
+    fn restart(&mut self, at: usize, store: Store, kept: BTreeMap<String, (Mark, u32)>, doubtful: bool) {
+        let boots = self.brokers[at].boots + 1;
+        let peers = self.brokers.len() - 1;
+        let wall = self.now.wall;
+        let store = store
+            .into_iter()
+            .filter(|(_, (_, expires))| expires.is_none_or(|second| second > wall));
+        self.brokers[at] = Broker::start(store.collect(), kept, peers, doubtful, boots, wall);
+        self.isolate(at, true);
+    }
+
+    /// What a subscriber would be shown at `at`.
+    fn shown(&self, at: usize) -> BTreeMap<&str, Version> {
+        let alive = self.brokers[at].store.iter();
+        let alive = alive.filter(|(_, (_, expires))| expires.is_none_or(|second| second > self.now.wall));
+        alive
+            .map(|(topic, (version, _))| (topic.as_str(), *version))
+            .collect()
+    }
+
+    fn indexed(&self, at: usize) -> BTreeMap<&str, Version> {
+        let index = &self.brokers[at].replica.index;
+        let entries = (0..BUCKETS).flat_map(|bucket| index.list(bucket, 0, usize::MAX).0);
+        let present = entries.filter(|entry| entry.mark.state == State::Present);
+        present.map(|entry| (entry.topic, entry.mark.version)).collect()
+    }
+
+    /// Everybody shows the same, says so, and knows what he shows.
+    fn agree(&self) -> Result<(), String> {
+        let first = self.shown(0);
+        for at in 0..self.brokers.len() {
+            let status = self.brokers[at].replica.status();
+            if self.shown(at) != first {
+                return Err(format!("{at} shows {:?} and not {first:?}", self.shown(at)));
+            }
+            if self.indexed(at) != self.shown(at) {
+                return Err(format!(
+                    "{at} shows {:?} and indexes {:?}",
+                    self.shown(at),
+                    self.indexed(at)
+                ));
+            }
+            if status != self.brokers[0].replica.status() || !status.in_sync {
+                return Err(format!(
+                    "{at} tells {status:?}, and 0 {:?}",
+                    self.brokers[0].replica.status()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, patience: Duration, about: &str) {
+        let end = self.now.up + patience;
+        while let Err(why) = self.agree() {
+            assert!(self.now.up < end, "{about}: {why}");
+            self.step();
+        }
+    }
+
+    fn traffic(&mut self, messages: usize) {
+        for _ in 0..messages {
+            let (at, topic) = (self.random.usize(..self.brokers.len()), self.random.usize(..40));
+            let topic = format!("t/{topic}");
+            let expires = (self.random.u8(..8) == 0).then(|| self.now.wall + self.random.u32(1..30));
+            let empty = self.random.u8(..4) == 0;
+            self.publish(at, &topic, empty, expires.filter(|_| !empty));
+            if self.random.bool() {
+                self.step();
+            }
+        }
+    }
+}
+
+#[test]
+fn replicas_converge_whatever_happens() {
+    for seed in 0..60 {
+        let mut mesh = Mesh::new(seed, 2 + seed as usize % 4);
+        let brokers = mesh.brokers.len();
+        mesh.run(Duration::from_secs(1));
+        let mut images = vec![(Store::new(), BTreeMap::new()); brokers];
+        for _ in 0..12 {
+            mesh.traffic(30);
+            let at = mesh.random.usize(1..brokers);
+            let other = mesh.random.usize(..at);
+            match mesh.random.u8(..8) {
+                0 => mesh.cut(at, other, false),
+                1 => mesh.isolate(at, false),
+                2 => mesh.isolate(at, true),
+                3 => images[at] = (mesh.brokers[at].store.clone(), mesh.brokers[at].kept.clone()),
+                4 => mesh.restart(at, images[at].0.clone(), mesh.brokers[at].kept.clone(), false),
+                5 => mesh.restart(at, Store::new(), BTreeMap::new(), false),
+                6 => mesh.restart(at, mesh.brokers[at].store.clone(), BTreeMap::new(), false),
+                _ => mesh.loss = 0.05,
+            }
+        }
+        mesh.loss = 0.0;
+        for at in 0..brokers {
+            mesh.isolate(at, true);
+        }
+        let before = mesh.said;
+        mesh.settle(Duration::from_secs(150), &format!("seed {seed}"));
+        let said = mesh.said - before;
+        assert!(
+            said < 60 * brokers * brokers,
+            "seed {seed}: {said} messages for 40 topics"
+        );
+    }
+}
+
+#[test]
+fn what_was_deleted_stays_deleted_and_what_nobody_knows_comes_back() {
+    let mut mesh = Mesh::new(1, 3);
+    mesh.run(Duration::from_secs(1));
+    for n in 0..1000 {
+        mesh.publish(n % 3, &format!("t/{n}"), false, None);
+    }
+    mesh.run(Duration::from_secs(1));
+    let old = mesh.brokers[2].store.clone();
+    mesh.isolate(2, false);
+    for n in 0..500 {
+        mesh.publish(0, &format!("t/{n}"), n % 2 == 0, None);
+    }
+    mesh.run(Duration::from_secs(1));
+    mesh.restart(2, old, BTreeMap::new(), false);
+    assert!(!mesh.brokers[2].replica.status().in_sync);
+    mesh.settle(Duration::from_secs(10), "old database");
+    assert_eq!(mesh.shown(0).len(), 750);
+    mesh.restart(2, Store::new(), BTreeMap::new(), false);
+    mesh.settle(Duration::from_secs(20), "no database");
+    assert_eq!(mesh.shown(2).len(), 750);
+    assert!(
+        mesh.events
+            .iter()
+            .any(|(at, event)| *at == 2 && matches!(event, Event::InSync(_)))
+    );
+}
+
+#[test]
+fn nothing_is_said_while_nothing_differs() {
+    let mut mesh = Mesh::new(2, 5);
+    mesh.traffic(200);
+    mesh.settle(Duration::from_secs(30), "start");
+    mesh.run(Duration::from_secs(40));
+    let before = mesh.said;
+    mesh.run(Duration::from_secs(300));
+    assert_eq!(mesh.said, before);
+}
+
+#[test]
+fn an_expiry_that_only_one_broker_learns_of_is_learnt_by_all() {
+    let mut mesh = Mesh::new(3, 3);
+    mesh.run(Duration::from_secs(1));
+    let expires = Some(mesh.now.wall + 10);
+    mesh.publish(0, "expires", false, expires);
+    mesh.publish(0, "stays", false, None);
+    mesh.settle(Duration::from_secs(5), "published");
+    assert_eq!(mesh.brokers[1].replica.status().count, 2);
+    mesh.run(Duration::from_secs(15));
+    mesh.settle(Duration::from_secs(10), "expired");
+    assert_eq!(mesh.brokers[1].replica.status().count, 1);
+    // A broker that comes back with a database from before does not show it again.
+    let mut old = mesh.brokers[0].store.clone();
+    old.insert("expires".to_owned(), (Version { hlc: 2, tie: 0 }, None));
+    mesh.restart(1, old, BTreeMap::new(), false);
+    mesh.settle(Duration::from_secs(20), "old database");
+    assert_eq!(mesh.shown(0).into_keys().collect::<Vec<_>>(), ["stays"]);
+}
+
+#[test]
+fn who_was_away_for_long_takes_a_copy() {
+    let mut mesh = Mesh::new(4, 3);
+    mesh.run(Duration::from_secs(1));
+    mesh.publish(0, "kept", false, None);
+    mesh.publish(0, "deleted", false, None);
+    mesh.run(Duration::from_secs(1));
+    let old = mesh.brokers[2].store.clone();
+    mesh.isolate(2, false);
+    mesh.publish(0, "deleted", true, None);
+    // The deletion is forgotten by everyone.
+    mesh.run(Duration::from_secs(u64::from(TTL) + 120));
+    assert_eq!(mesh.brokers[0].replica.ended(), 0);
+    mesh.restart(2, old, BTreeMap::new(), true);
+    mesh.settle(Duration::from_secs(20), "copy");
+    assert_eq!(mesh.shown(2).into_keys().collect::<Vec<_>>(), ["kept"]);
+    assert!(mesh.events.contains(&(2, Event::Dropped(1))));
+}
+
+#[test]
+fn if_everybody_was_away_for_long_nothing_is_dropped() {
+    let mut mesh = Mesh::new(5, 3);
+    let stores: Vec<Store> = (0..3)
+        .map(|at| {
+            let own = [(format!("only/{at}"), (Version { hlc: 5, tie: at }, None))];
+            let both = [("same".to_owned(), (Version { hlc: 6 + at, tie: at }, None))];
+            own.into_iter().chain(both).collect()
+        })
+        .collect();
+    for (at, store) in stores.into_iter().enumerate() {
+        mesh.restart(at, store, BTreeMap::new(), true);
+    }
+    mesh.settle(Duration::from_secs(60), "everybody was away");
+    assert_eq!(mesh.shown(0).len(), 4);
+    assert_eq!(mesh.shown(0)["same"], Version { hlc: 8, tie: 2 });
+}
+
+#[test]
+fn who_is_alone_serves_and_who_meets_somebody_again_compares_first() {
+    let mut mesh = Mesh::new(6, 2);
+    mesh.isolate(1, false);
+    mesh.run(Duration::from_secs(4));
+    assert!(!mesh.brokers[0].replica.status().in_sync);
+    mesh.run(Duration::from_secs(2));
+    assert!(mesh.brokers[0].replica.status().in_sync);
+    mesh.publish(0, "a", false, None);
+    mesh.publish(1, "b", false, None);
+    mesh.isolate(1, true);
+    mesh.step();
+    assert!(!mesh.brokers[0].replica.status().in_sync);
+    mesh.settle(Duration::from_secs(5), "met");
+    assert_eq!(mesh.shown(0).len(), 2);
+}
+
+#[test]
+fn the_index_follows_the_store() {
+    let mut mesh = Mesh::new(7, 2);
+    mesh.run(Duration::from_secs(1));
+    mesh.publish(0, "t", false, None);
+    mesh.run(Duration::from_secs(1));
+    // Published, and then refused by a plugin behind ours.
+    let version = Version { hlc: 99, tie: 0 };
+    mesh.brokers[0].replica.take("t", version, false);
+    mesh.settle(Duration::from_secs(20), "refused");
+    assert_eq!(mesh.indexed(0)["t"], Version { hlc: 2, tie: 0 });
+}
