@@ -71,6 +71,19 @@ pub mod link_counter {
     pub const HELD_BACK: &str = "held_back";
     /// Those of [`RECEIVED`] that were still unread when the link broke, and were taken out of its socket.
     pub const SALVAGED: &str = "salvaged";
+    /// Messages that were sent to the peer again, or late, from what is kept for it.
+    pub const REPLAYED: &str = "replayed";
+    /// Those of [`RECEIVED`] that had been seen before, and went no further.
+    pub const DUPLICATES_DROPPED: &str = "duplicates_dropped";
+    /// Those of [`RECEIVED`] that were retained and older than what is retained here, and went no further.
+    pub const STALE_DROPPED: &str = "stale_dropped";
+    /// Messages that are kept for the peer no more and that it is not known to have. Falls when it tells that it has
+    /// some of them.
+    pub const LOST: &str = "lost";
+    /// Messages from here that the peer has not yet told to have.
+    pub const BACKLOG: &str = "backlog";
+    /// 1 while what is kept for the peer nearly fills the bounds, else 0.
+    pub const FILLING: &str = "filling";
 }
 
 /// The topic on which the plugin tells how many sessions of mesh users (links from peers, probes) its broker has.
@@ -83,6 +96,11 @@ pub const BRIDGES_TOPIC: &str = "$SYS/broker/mesh/bridges";
 /// The topic on which the plugin tells a number that no other start of its broker has. A broker that restarts faster
 /// than its silence is noticed is known by it; nobody but the plugin can write it.
 pub const BOOT_TOPIC: &str = "$SYS/broker/mesh/boot";
+
+/// The topic on which the plugin tells about its broker's retained messages, as JSON: `count` and `digest` of those
+/// that are stored, the latter equal on two brokers exactly when they hold the same, and `in_sync`, whether this
+/// broker has compared itself with every peer that is there since it started or was alone.
+pub const RETAINED_TOPIC: &str = "$SYS/broker/mesh/retained";
 
 /// The topic of the counter `name` of the link from `peer`.
 pub fn link_counter_topic(peer: &BrokerId, name: &str) -> String {

@@ -10,6 +10,7 @@
 //! of a broker that was demoted, is dead, or shall not serve; what must survive a restart is told before the plan
 //! that follows from it.
 
+mod backlog;
 pub mod broker;
 mod budget;
 pub mod election;
@@ -23,11 +24,14 @@ mod operator;
 pub mod readings;
 pub mod rollout;
 mod switch;
+mod sync;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mesh_model::{AdminState, BrokerId, EventName, HealthStatus, IncidentPhase, LinkState, Plan, Topology};
+use mesh_model::{
+    AdminState, BrokerId, EventName, HealthStatus, IncidentPhase, Link, LinkState, Plan, Topology,
+};
 use mesh_runtime::config::Health;
 
 pub use exchange::{Closed, Command, Input, Occurrence};
@@ -37,6 +41,7 @@ pub use moment::Moment;
 pub use operator::{Granted, Refusal, Request};
 pub use view::{BrokerView, LinkView, View};
 
+use backlog::Backlogs;
 use broker::{BrokerHealth, Sign};
 use budget::Budget;
 use election::Candidate;
@@ -44,9 +49,10 @@ use incident::{Incidents, Step};
 use links::Links;
 use links::Turn;
 use moves::Moves;
-use readings::Readings;
+use readings::{Reading, Readings};
 use rollout::{Outcome, Rollout, RolloutChange};
 use switch::Switch;
+use sync::Sync;
 
 /// The state of the mesh, as far as it is known, and what follows from it.
 #[derive(Debug)]
@@ -56,6 +62,8 @@ pub struct Core {
     brokers: BTreeMap<BrokerId, BrokerHealth>,
     admin: BTreeMap<BrokerId, AdminState>,
     readings: BTreeMap<BrokerId, Readings>,
+    syncs: BTreeMap<BrokerId, Sync>,
+    backlogs: Backlogs,
     links: Links,
     rollout: Rollout,
     switch: Option<Switch>,
@@ -97,6 +105,8 @@ impl Core {
                 .ids()
                 .map(|id| (id.clone(), Readings::default()))
                 .collect(),
+            syncs: topology.ids().map(|id| (id.clone(), Sync::default())).collect(),
+            backlogs: Backlogs::default(),
             links: Links::new(topology.links()),
             rollout: Rollout::new(first),
             switch: None,
@@ -152,6 +162,8 @@ impl Core {
                 reading,
                 kept,
             } => {
+                self.note_sync(&broker, &reading, kept, now);
+                self.note_backlog(&broker, &reading, kept);
                 if let Some(readings) = self.readings.get_mut(&broker) {
                     readings.take(reading, kept, now);
                 }
@@ -273,6 +285,12 @@ impl Core {
         let mut occurrence = Occurrence::new(name);
         occurrence.broker = Some(id.clone());
         occurrence.reason = self.brokers[id].reason().map(str::to_owned);
+        if let Some(sync) = self.syncs.get_mut(id) {
+            match status {
+                HealthStatus::Dead => sync.died(),
+                _ => sync.returned(now),
+            }
+        }
         if status == HealthStatus::Dead {
             let first_sign = self.brokers[id].first_sign().unwrap_or(now);
             let is_primary = *id == self.rollout.wanted().primary;
@@ -368,10 +386,46 @@ impl Core {
                 status: broker.status(),
                 admin: self.admin[id],
                 answering_since: broker.answering_since(),
+                in_sync: self.syncs[id].is_in(),
             };
             (id.clone(), candidate)
         };
         self.brokers.iter().map(candidate).collect()
+    }
+
+    /// Whether a broker has what its peers have decides whether clients may be sent to it.
+    fn note_sync(&mut self, broker: &BrokerId, reading: &Reading, kept: bool, now: Moment) {
+        let (Reading::Retained(retained), Some(sync)) = (reading, self.syncs.get_mut(broker)) else {
+            return;
+        };
+        let Some(turn) = sync.take(retained.in_sync, kept, now) else {
+            return;
+        };
+        let mut occurrence = Occurrence::new(match turn {
+            sync::Turn::In(_) => EventName::MeshInSync,
+            sync::Turn::Out => EventName::MeshOutOfSync,
+        });
+        occurrence.broker = Some(broker.clone());
+        if let sync::Turn::In(elapsed) = turn {
+            occurrence.elapsed = Some(elapsed);
+        }
+        self.emit(occurrence);
+        self.settle(now);
+    }
+
+    fn note_backlog(&mut self, broker: &BrokerId, reading: &Reading, kept: bool) {
+        let Reading::Link(peer, counter, count) = reading else {
+            return;
+        };
+        let (from, to) = (broker.clone(), peer.clone());
+        let link = Link { from, to };
+        if let Some(name) = self.backlogs.take(link.clone(), *counter, *count, kept) {
+            let mut occurrence = Occurrence::new(name);
+            occurrence.reason = (name == EventName::LinkLosing).then(|| format!("{count} messages so far"));
+            occurrence.from = Some(link.from);
+            occurrence.to = Some(link.to);
+            self.emit(occurrence);
+        }
     }
 
     /// A client was seen at the new primary.

@@ -195,6 +195,16 @@ const PUBLISH: Family = gauge(
     &["broker", "direction"],
     "PUBLISH packets per second, received (in) and sent (out) by the broker.",
 );
+const RETAINED: Family = gauge(
+    "mesh_broker_retained",
+    &["broker"],
+    "Retained messages, without those of $SYS.",
+);
+const IN_SYNC: Family = gauge(
+    "mesh_broker_in_sync",
+    &["broker"],
+    "1 if the broker has what its peers retain, 0 if not; clients are sent elsewhere then.",
+);
 const LINK_UP: Family = gauge(
     "mesh_link_up",
     &["from", "to"],
@@ -209,6 +219,16 @@ const LINK_RECEIVED: Family = counter(
     "mesh_link_received_total",
     &["from", "to"],
     "Messages over this link since its receiver started.",
+);
+const LINK_BACKLOG: Family = gauge(
+    "mesh_link_backlog",
+    &["from", "to"],
+    "Messages at the link's sender that its receiver has not yet told to have.",
+);
+const LINK_LOST: Family = gauge(
+    "mesh_link_lost",
+    &["from", "to"],
+    "Messages that the link's sender keeps no longer and that its receiver is not known to have.",
 );
 const EVENTS: Family = counter("mesh_events_total", &["event"], "Events by name.");
 const INSTALLS: Family = counter("mesh_installs_total", &[], "Plans handed to the balancer.");
@@ -240,9 +260,13 @@ pub const FAMILIES: &[Family] = &[
     CLIENTS,
     SESSIONS_LEFT,
     PUBLISH,
+    RETAINED,
+    IN_SYNC,
     LINK_UP,
     LINK_LATENCY,
     LINK_RECEIVED,
+    LINK_BACKLOG,
+    LINK_LOST,
     EVENTS,
     INSTALLS,
     ANNOUNCEMENTS,
@@ -334,6 +358,16 @@ fn of_brokers(page: &mut Page, snapshot: &Snapshot) {
         page.known(&PUBLISH, &[&broker.id, &"in"], broker.in_per_s);
         page.known(&PUBLISH, &[&broker.id, &"out"], broker.out_per_s);
     }
+    page.family(&RETAINED);
+    for broker in brokers {
+        let retained = broker.retained.as_ref();
+        page.known(&RETAINED, &[&broker.id], retained.map(|retained| retained.count));
+    }
+    page.family(&IN_SYNC);
+    for broker in brokers {
+        let in_sync = broker.retained.as_ref().and_then(|retained| retained.in_sync);
+        page.known(&IN_SYNC, &[&broker.id], in_sync.map(u8::from));
+    }
 }
 
 fn of_links(page: &mut Page, snapshot: &Snapshot) {
@@ -358,6 +392,14 @@ fn of_links(page: &mut Page, snapshot: &Snapshot) {
     page.family(&LINK_RECEIVED);
     for link in links {
         page.known(&LINK_RECEIVED, &[&link.from, &link.to], link.received);
+    }
+    page.family(&LINK_BACKLOG);
+    for link in links {
+        page.known(&LINK_BACKLOG, &[&link.from, &link.to], link.backlog);
+    }
+    page.family(&LINK_LOST);
+    for link in links {
+        page.known(&LINK_LOST, &[&link.from, &link.to], link.lost);
     }
 }
 
