@@ -2,9 +2,13 @@
 # Installs what the tests need and runs them all against real brokers and a real Nginx on this machine.
 #
 #   ./deploy/run-tests.sh [--long] [FILTER…]
+#   ./deploy/run-tests.sh scenarios [--long] [--lab | --netns] [NAME…]
 #
-# --long   the large counts: hours instead of minutes
-# FILTER   only tests whose name contains it
+# --long      the large counts: hours instead of minutes
+# FILTER      only tests whose name contains it
+# scenarios   only the scenarios: stories of what goes wrong, with the clients that people use; without NAME all.
+#             On loopback (--lab, the default) or in network namespaces (--netns, Linux, root).
+#             target/scenarios has the account, as JUnit XML and JSON.
 set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,15 +18,28 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$checkout/deploy/lib/packages.sh"
 
 filters=()
+scenarios=()
+only_scenarios=''
+if [ "${1:-}" = scenarios ]; then
+  only_scenarios=yes
+  shift
+fi
 for argument in "$@"; do
   case $argument in
     -h | --help)
-      sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
-    --long) export MESH_TEST_LONG=1 ;;
+    --long)
+      export MESH_TEST_LONG=1
+      scenarios+=(--long)
+      ;;
+    --lab | --netns)
+      [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
+      scenarios+=("$argument")
+      ;;
     -*) fail "unknown option $argument; see --help" ;;
-    *) filters+=("$argument") ;;
+    *) if [ -n "$only_scenarios" ]; then scenarios+=("$argument"); else filters+=("$argument"); fi ;;
   esac
 done
 
@@ -77,6 +94,11 @@ check_units() {
   rm -rf "$scratch"
 }
 
+# The client library in C that a scenario compares with.
+need_paho_c() {
+  found paho_c_pub || ! found apt-get || install paho.mqtt.c-examples
+}
+
 # Formatting, lints, scripts, licences: everything that needs no broker.
 check_sources() {
   cargo fmt --all --check || fail "the code is not formatted; run: cargo fmt --all"
@@ -85,6 +107,8 @@ check_sources() {
   check_alerts
   check_units
   if cargo deny --version >/dev/null 2>&1; then
+    # It looks at the packages of every platform and feature. Without a network it says what it misses.
+    cargo fetch --locked --quiet 2>/dev/null || true
     cargo deny --locked --offline check bans licenses sources || fail "cargo deny has complaints, see above"
   else
     say "skipped: cargo deny is not installed (cargo install --locked cargo-deny)"
@@ -99,31 +123,73 @@ run_tests() {
   else
     cargo test --locked --workspace --no-fail-fast -- "${filters[@]+"${filters[@]}"}"
   fi
+  [ "${#filters[@]}" -gt 0 ] || test_tls
 }
 
-# The services on machines of their own; skipped, with the reason, where those cannot be.
+# Only clients have TLS, so the workspace is built without.
+test_tls() {
+  cargo build --locked -p mesh-client --features tls --examples || fail "the build with TLS failed, see above"
+  cargo test --locked -p mesh-client --features tls --test duplicates tls
+}
+
+# The services, and the scripts that deploy them, on machines of their own; skipped, with the reason, where those cannot
+# be. Multipass takes the longest, and much of it is as over ssh: with --long.
 test_services() {
-  [ ${#filters[@]} -eq 0 ] || return 0
   deploy/tests/machines.sh || fail "test machines do not work as they should here, see above"
   deploy/tests/systemd.sh || fail "the services do not live as they should, see above"
+  deploy/tests/deploy.sh || fail "the deployment over ssh does not do what it should, see above"
+  [ -n "${MESH_TEST_LONG-}" ] || return 0
+  deploy/tests/multipass.sh || fail "the deployment by Multipass does not do what it should, see above"
+}
+
+# The short form on loopback, and in namespaces where that can be.
+run_scenarios() {
+  cargo build --locked --workspace --bins --lib --examples || fail "the build failed; see the compiler's messages above"
+  local program=target/debug/mesh-scenarios
+  "$program" "${scenarios[@]+"${scenarios[@]}"}" || fail "a scenario failed, see above"
+  [ -z "$only_scenarios" ] || return 0
+  if [ "$(uname)" = Linux ] && [ "$(id -u)" -eq 0 ]; then
+    "$program" --netns --report target/scenarios-netns "${scenarios[@]+"${scenarios[@]}"}" ||
+      fail "a scenario failed in namespaces, see above"
+  else
+    say "skipped: the scenarios are not run in namespaces, which needs root on Linux"
+  fi
 }
 
 cd "$checkout"
-steps 5
-step "Looking for Mosquitto, Nginx, HAProxy and network tools"
+if [ -n "$only_scenarios" ]; then
+  steps 3
+elif [ "${#filters[@]}" -gt 0 ]; then
+  steps 4
+else
+  steps 6
+fi
+step "Looking for Mosquitto, Nginx, HAProxy, Python and network tools"
 need_mosquitto
 need_mosquitto_clients
 need_nginx
 need_hosts
 need_haproxy
+need_openssl
+need_python_clients
+need_paho_c
 step "Looking for a Rust toolchain"
 need_compiler
 need_rust
 need_lints
 need_promtool
-step "Checking the sources"
-check_sources
-step "Building and testing"
-run_tests
-step "Testing the services under systemd"
-test_services
+if [ -z "$only_scenarios" ]; then
+  step "Checking the sources"
+  check_sources
+  step "Building and testing"
+  run_tests
+fi
+# Filters are about tests by name, which the others have not.
+if [ "${#filters[@]}" -eq 0 ]; then
+  step "Running the scenarios"
+  run_scenarios
+  if [ -z "$only_scenarios" ]; then
+    step "Testing services and deployment on machines with systemd"
+    test_services
+  fi
+fi

@@ -91,6 +91,27 @@ need_nginx() {
   nginx_has_stream || fail "this Nginx has no stream module; install a build that has one"
 }
 
+# need_python_clients: what the Python client examples need, in target/python-clients.
+need_python_clients() {
+  local folder=$checkout/target/python-clients wanted=$checkout/client-examples/python/requirements-dev.txt
+  ! cmp -s "$wanted" "$folder/installed" || return 0
+  found python3 || install python3
+  say "installing what the Python examples need into target/python-clients"
+  # Debian has the module that makes the folder in a package of its own.
+  if ! python3 -m venv "$folder" >/dev/null 2>&1; then
+    install python3-venv
+    python3 -m venv "$folder" || fail "python3 -m venv $folder failed; see its message above"
+  fi
+  "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" ||
+    fail "pip could not install what $wanted asks for; see its message above"
+  cp "$wanted" "$folder/installed"
+}
+
+# need_openssl: makes the certificates of tests.
+need_openssl() {
+  found openssl || install openssl
+}
+
 need_compiler() {
   found cc && return 0
   if found apt-get; then install gcc libc6-dev; else fail "there is no C compiler; run: xcode-select --install"; fi
@@ -133,4 +154,20 @@ need_cargo_deb() {
     say "installing cargo-deb"
     cargo install --quiet --locked --no-default-features cargo-deb || fail "cargo-deb could not be installed; see above"
   }
+}
+
+# package_in FOLDER NAME ARCHITECTURE: prints the newest such package there.
+package_in() {
+  local file newest=''
+  for file in "$1/$2"_*_"$3".deb; do
+    [ -e "$file" ] || continue
+    if [ -z "$newest" ] || [ "$file" -nt "$newest" ]; then newest=$file; fi
+  done
+  [ -n "$newest" ] || fail "there is no $2 for $3 in $1; run ./deploy/build-packages.sh on such a machine"
+  (cd "$(dirname "$newest")" && printf '%s/%s\n' "$PWD" "$(basename "$newest")")
+}
+
+# is_installed PACKAGE VERSION
+is_installed() {
+  [ "$(dpkg-query -W -f '${Status} ${Version}' "$1" 2>/dev/null)" = "install ok installed $2" ]
 }

@@ -19,60 +19,10 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=deploy/tests/lib/machines.sh
 . "$checkout/deploy/tests/lib/machines.sh"
 
+# shellcheck source=deploy/tests/lib/host.sh
+. "$checkout/deploy/tests/lib/host.sh"
+
 brokers='broker1 broker2 broker3'
-packages=${CARGO_TARGET_DIR:-$checkout/target}/debian-tests
-
-# Outside of the machines' world, which has no network: what is fetched and built.
-prepare() {
-  local profile=--debug hindrance
-  case ${1-} in
-    --release) profile=--release ;;
-    '') ;;
-    *) fail "unknown option $1" ;;
-  esac
-  hindrance=$(machines_hindrance)
-  [ -z "$hindrance" ] || {
-    say "skipped: $hindrance"
-    exit 0
-  }
-  need_machines
-  # The second is what an upgrade brings.
-  "$checkout/deploy/build-packages.sh" "$profile" --revision 1 --out "$packages/1" >/dev/null
-  "$checkout/deploy/build-packages.sh" "$profile" --revision 2 --out "$packages/2" >/dev/null
-}
-
-# install_on MACHINE NAME REVISION: as a user would, by apt and from a file.
-install_on() {
-  cp "$packages/$3/$2"_*.deb "$machines/$1/root/root/$2.deb"
-  on "$1" apt-get install -y -q "/root/$2.deb" >"$machines/$1/apt" 2>&1 </dev/null || {
-    tail -n 20 "$machines/$1/apt"
-    fail "$2 cannot be installed on $1"
-  }
-}
-
-# unit NAME PROPERTY: what systemd says of a unit of the host.
-unit() {
-  on host systemctl show --value --property "$2" "$1"
-}
-
-is() {
-  [ "$(unit "$1" "$2")" = "$3" ]
-}
-
-# status EXPRESSION…: what mesh-health says, by expressions of Python over its answer `s`.
-status() {
-  on host sh -c 'meshctl status --json | python3 -c "
-import json, sys
-s = json.load(sys.stdin)
-print(*[eval(expression) for expression in sys.argv[1:]])" "$@"' - "$@"
-}
-
-# status_is TEXT EXPRESSION…
-status_is() {
-  local text=$1
-  shift
-  [ "$(status "$@")" = "$text" ]
-}
 
 journal_has() {
   on host journalctl --quiet --unit "$1" --output cat | grep -q -e "$2"
@@ -80,20 +30,6 @@ journal_has() {
 
 is_newer_than() {
   [ "$(unit mesh-health NRestarts)" -gt "$1" ] && is mesh-health ActiveState active
-}
-
-begin() {
-  local broker number=10
-  begin_machines
-  machine host 192.168.100.1
-  for broker in $brokers; do
-    machine "$broker" "192.168.100.$number"
-    number=$((number + 1))
-  done
-  for broker in host $brokers; do
-    eventually 60 "$broker has started" is_up "$broker"
-  done
-  ok "four machines have started, each with a systemd of its own"
 }
 
 packages_install() {
@@ -168,25 +104,6 @@ starts_when_it_knows() {
   ip link set port-broker3 up
   eventually 60 "all is well" status_is 'ok 3' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")'
   ok "the target starts them all, and all is well"
-}
-
-# A client that stays. Each connection that it needs leaves a line with CONNACK.
-client_connects() {
-  on host apt-get install -y -q mosquitto-clients >/dev/null 2>&1
-  on host stdbuf -oL mosquitto_sub -d -h 192.168.100.1 -i witness -k 60 -q 1 -t 'test/#' \
-    >"$machines/witness" 2>&1 </dev/null &
-  eventually 10 "a client connects" connections_are 1
-  hears "the first"
-}
-
-connections_are() {
-  [ "$(grep -c CONNACK "$machines/witness")" = "$1" ]
-}
-
-# hears TEXT: what is published at the balancer reaches the client.
-hears() {
-  on host timeout 10 mosquitto_pub -h 192.168.100.1 -q 1 -t test/word -m "$1" || fail "nobody takes a message"
-  eventually 10 "the client hears «$1»" grep -q -x -e "$1" "$machines/witness"
 }
 
 is_unprivileged() {
@@ -314,7 +231,7 @@ if [ -z "${MESH_TEST_RUN-}" ]; then
   exit
 fi
 
-begin
+begin_network "$brokers"
 packages_install
 configure
 refuses_bad_settings

@@ -35,7 +35,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// If a part of the daemon ends that must not, or does not end when asked to.
+/// If the webhook cannot be used, or a part of the daemon ends that must not, or does not end when asked to.
 pub async fn run(
     config: Config,
     secrets: Secrets,
@@ -44,7 +44,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let health = config.health.clone();
     let topology = config.topology.clone();
-    let memory_path = memory::path(&config);
+    let memory_path = config.state_file();
     let kept = memory::load(&memory_path);
     let wall = Wall::new(&kept);
     let at = Timestamp::now();
@@ -74,7 +74,7 @@ pub async fn run(
 
     let mut tasks = Tasks::new();
     let token = tasks.token();
-    for announcer in Announcer::all(&config.announce, &outlets) {
+    for announcer in Announcer::all(&config.announce, &outlets)? {
         tasks.spawn("announcer", announcer.run(token.clone()));
     }
     let router = api::router(outlets, asks, clock, token.clone());

@@ -6,19 +6,24 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Mesh, wait_for};
 use mesh_runtime::config::Announce;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::{TlsAcceptor, rustls};
 
 fn rules() -> Announce {
     Announce {
         command: None,
         webhook: None,
+        webhook_ca: None,
         repeat_after: Duration::from_secs(600),
         timeout: Duration::from_secs(5),
         retry_interval: Duration::from_millis(50),
@@ -27,7 +32,7 @@ fn rules() -> Announce {
 }
 
 /// One request: its head and its body; `None` if it breaks off.
-async fn request(stream: &mut TcpStream) -> Option<(String, Value)> {
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, Value)> {
     let mut text = Vec::new();
     loop {
         let mut chunk = [0; 4096];
@@ -53,18 +58,56 @@ async fn server(
     tokio::spawn(async move {
         let mut answers = answers.iter();
         loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
             let answer = answers.next().copied().unwrap_or("204 No Content");
-            if answer == "hang up" {
-                continue;
+            if answer != "hang up" {
+                serve(stream, answer, &got).await;
             }
-            let Some(request) = request(&mut stream).await else {
-                continue;
-            };
-            got.send(request).ok();
-            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            // A daemon that ends meanwhile does not wait for the answer.
-            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    (address, received)
+}
+
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: &str,
+    got: &mpsc::UnboundedSender<(String, Value)>,
+) {
+    if let Some(request) = request(&mut stream).await {
+        got.send(request).ok();
+        let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        // A daemon that ends meanwhile does not wait for the answer.
+        stream.write_all(answer.as_bytes()).await.ok();
+    }
+}
+
+/// Certificates that nobody but a test trusts, and the key of the first.
+const TRUSTED: &[u8] = include_bytes!("tls/trusted.pem");
+const KEY: &[u8] = include_bytes!("tls/trusted.key");
+const OTHER: &[u8] = include_bytes!("tls/other.pem");
+
+/// The same over TLS, as `127.0.0.1`, proven by [`TRUSTED`]. The errors of those who turn away are handed on too.
+async fn safe_server() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<(String, Value)>) {
+    let certificate = CertificateDer::from_pem_slice(TRUSTED).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(KEY).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (got, received) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            match acceptor.accept(stream).await {
+                Ok(stream) => serve(stream, "204 No Content", &got).await,
+                Err(error) => drop(got.send((error.to_string(), Value::Null))),
+            }
         }
     });
     (address, received)
@@ -156,6 +199,42 @@ async fn a_refused_configuration_is_told_once_however_often_it_is_tried() {
     .await;
     metric(&mesh, "mesh_announcements_total{outcome=\"delivered\"} 1").await;
     assert!(received.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_https_only_a_server_that_is_trusted_is_told() {
+    let (address, mut received) = safe_server().await;
+    let mut mesh = Mesh::start(2).await;
+    let ca = mesh.config.path.with_file_name("ca.pem");
+    mesh.config.announce = Announce {
+        webhook: Some(format!("https://{address}/secret").parse().unwrap()),
+        webhook_ca: Some(ca.clone()),
+        ..rules()
+    };
+    let problem = mesh_health::shell::announce::Webhook::of(&mesh.config.announce).unwrap_err();
+    assert!(problem.to_string().contains("ca.pem"), "{problem}");
+    fs::write(&ca, TRUSTED).unwrap();
+    mesh.watch().await;
+    mesh.wait_health(2, mesh_model::HealthStatus::Healthy).await;
+    mesh.nginx.as_mut().unwrap().end();
+    let (head, told) = next(&mut received).await;
+    assert!(head.starts_with("POST /secret HTTP/1.1\r\n"), "{head}");
+    assert_eq!(told["name"], "balancer.rejected");
+    metric(&mesh, "mesh_announcements_total{outcome=\"delivered\"} 1").await;
+    mesh.unwatch().await;
+
+    // Another certificate of the same name is not enough.
+    fs::write(&ca, OTHER).unwrap();
+    mesh.watch().await;
+    let (refused, nothing) = next(&mut received).await;
+    assert!(nothing.is_null(), "{nothing}");
+    assert!(refused.contains("alert"), "{refused}");
+    wait_for("it is counted as failed", async || {
+        let (_, page) = mesh.get("/metrics").await?;
+        (!page.contains("mesh_announcements_total{outcome=\"failed\"} 0")).then_some(())
+    })
+    .await;
+    metric(&mesh, "mesh_announcements_total{outcome=\"delivered\"} 0").await;
 }
 
 /// A program that appends what it was given to a file, but fails at its first run.

@@ -76,7 +76,7 @@ async fn an_incident_is_told_step_by_step() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_file_that_cannot_be_read_is_set_aside_and_said() {
     let mesh = Mesh::start(2).await;
-    let state = mesh.config.balancer.dir.join("mesh-health.json");
+    let state = mesh.config.state_file();
     for (torn, said) in [("{\"version\":1,\"ep", "EOF"), ("{\"version\":9}", "version 9")] {
         std::fs::write(&state, torn).unwrap();
         let mut daemon = mesh.spawn_daemon(&[]);

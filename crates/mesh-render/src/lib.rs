@@ -5,6 +5,7 @@
 
 pub mod balancer;
 pub mod broker;
+pub mod cloud;
 mod template;
 
 pub use balancer::{ReadBackError, nginx_conf, parse_read_back, read_back, upstream_conf};
@@ -34,7 +35,9 @@ pub fn first_plan(config: &Config) -> Plan {
     Plan::new(0, primary, order)
 }
 
-/// Every file: `BROKER/mosquitto.conf` for each broker, `nginx/nginx.conf` and `nginx/upstream.conf`.
+/// Every file: `BROKER/mosquitto.conf` for each broker, `nginx/nginx.conf` and `nginx/upstream.conf`, and for scripts
+/// `inventory`, a line of id, IP address, port and MAC address for each broker in order of priority; and
+/// `BROKER/cloud-init.yaml` for a virtual machine that is to have that address.
 ///
 /// # Errors
 ///
@@ -48,7 +51,23 @@ pub fn all(config: &Config, secrets: &Secrets) -> Result<Vec<RenderedFile>, Rend
             contents,
             mode: 0o600,
         });
+        files.push(RenderedFile {
+            path: format!("{id}/cloud-init.yaml"),
+            contents: cloud::cloud_init(config, id)?,
+            mode: 0o644,
+        });
     }
+    let brokers = config.topology.brokers().iter();
+    let lines = brokers.map(|broker| {
+        let address = broker.address;
+        let mac = cloud::mac(address.ip());
+        format!("{} {} {} {mac}\n", broker.id, address.ip(), address.port())
+    });
+    files.push(RenderedFile {
+        path: "inventory".to_owned(),
+        contents: lines.collect(),
+        mode: 0o644,
+    });
     let mut nginx = |name: &str, contents| {
         files.push(RenderedFile {
             path: format!("nginx/{name}"),

@@ -45,6 +45,10 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         ),
         ("nginx.conf.j2", include_str!("../../../nginx/nginx.conf.j2")),
         (
+            "cloud-init.yaml.j2",
+            include_str!("../../../deploy/cloud-init.yaml.j2"),
+        ),
+        (
             "upstream.conf.j2",
             include_str!("../../../nginx/upstream.conf.j2"),
         ),

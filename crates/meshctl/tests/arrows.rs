@@ -6,11 +6,13 @@ use std::path::Path;
 /// Every crate of the workspace and the crates of the workspace that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-model", &[]),
+    ("mesh-client", &[]),
     ("mesh-plugin", &["mesh-model"]),
     ("mesh-runtime", &["mesh-model"]),
     ("mesh-render", &["mesh-model", "mesh-runtime"]),
     ("mesh-health", &["mesh-model", "mesh-runtime", "mesh-render"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),
+    ("mesh-scenarios", &["mesh-lab"]),
     (
         "meshctl",
         &["mesh-model", "mesh-runtime", "mesh-render", "mesh-lab"],

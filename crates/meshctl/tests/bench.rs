@@ -6,7 +6,16 @@ use serde_json::Value;
 
 const SYSTEMS: [&str; 4] = ["ours", "haproxy_sane", "haproxy_aggressive", "nginx_passive"];
 
-const FAULTS: [&str; 7] = ["kill", "hang", "cut", "all_hung", "flap", "backup_death", "save"];
+const FAULTS: [&str; 8] = [
+    "kill",
+    "hang",
+    "cut",
+    "all_hung",
+    "flap",
+    "flap_hung",
+    "backup_death",
+    "save",
+];
 
 fn bench(arguments: &[&str]) -> std::process::Output {
     let output = Command::new(env!("CARGO_BIN_EXE_meshctl"))

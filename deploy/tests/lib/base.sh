@@ -10,34 +10,41 @@ base_packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,netplan.io,ope
 # What machines install by themselves.
 base_offered='mosquitto mosquitto-clients nginx libnginx-mod-stream'
 
-# base_folder: prints where the base is. Another recipe has another name.
+# Another recipe has another name.
+base_recipe=$(sha256sum "${BASH_SOURCE[0]}" | cut -c 1-16)
+
+# base_folder: prints where the base is.
 base_folder() {
-  local recipe
-  recipe=$(cat "${BASH_SOURCE[0]}" && dpkg --print-architecture)
-  printf '%s/base-%s\n' "$base_cache" "$(printf '%s' "$recipe" | sha256sum | cut -c 1-16)"
+  printf '%s/base-%s-%s\n' "$base_cache" "$(dpkg --print-architecture)" "$base_recipe"
 }
 
 # make_base: makes the base if it is not there. All of it appears at once, by rename.
 make_base() {
   local base log
   base=$(base_folder)
-  [ ! -d "$base" ] || return 0
-  found mmdebstrap || install mmdebstrap
-  found dpkg-scanpackages || install dpkg-dev
-  say "making the file system of test machines, kept in $base"
   as_root mkdir -p "$base_cache"
-  # Those of older recipes, and what a run that was killed has left.
-  as_root find "$base_cache" -mindepth 1 -maxdepth 1 -name 'base-*' -exec rm -rf {} +
-  log=$(mktemp)
-  {
-    as_root mmdebstrap --variant=minbase --include="$base_packages" "$base_release" "$base.making" &&
-      as_root bash -euc "$(declare -f furnish_base); furnish_base $base.making '$base_offered'" &&
-      as_root mv "$base.making" "$base"
-  } >"$log" 2>&1 || {
-    tail -n 20 "$log" >&2
-    fail "the file system of test machines cannot be made; the last lines are above, all of them in $log"
-  }
-  rm -f "$log"
+  # Two runs at once make it once.
+  exec 9>"$base_cache/lock"
+  flock 9
+  if [ ! -d "$base" ]; then
+    found mmdebstrap || install mmdebstrap
+    found dpkg-scanpackages || install dpkg-dev
+    say "making the file system of test machines, kept in $base"
+    # Those that no run has used lately, and what a run that was killed has left.
+    as_root find "$base_cache" -mindepth 1 -maxdepth 1 -name 'base-*' \( -mtime +14 -o -name '*.making' \) -exec rm -rf {} +
+    log=$(mktemp)
+    {
+      as_root mmdebstrap --variant=minbase --include="$base_packages" "$base_release" "$base.making" &&
+        as_root bash -euc "$(declare -f furnish_base as_in_a_cloud); furnish_base $base.making '$base_offered'" &&
+        as_root mv "$base.making" "$base"
+    } >"$log" 2>&1 || {
+      tail -n 20 "$log" >&2
+      fail "the file system of test machines cannot be made; the last lines are above, all of them in $log"
+    }
+    rm -f "$log"
+  fi
+  as_root touch "$base"
+  exec 9>&-
 }
 
 # furnish_base FOLDER PACKAGES: what makes a Debian a machine of the tests.
@@ -60,4 +67,31 @@ furnish_base() {
   for unit in apt-daily.timer apt-daily-upgrade.timer systemd-networkd-wait-online.service; do
     ln -sf /dev/null "$base/etc/systemd/system/$unit"
   done
+  as_in_a_cloud "$base"
+}
+
+# as_in_a_cloud FOLDER: what a cloud's image has, and what cloud-init needs in a container.
+as_in_a_cloud() {
+  local base=$1
+  cat >"$base/etc/cloud/cloud.cfg.d/99-tests.cfg" <<'END'
+datasource_list: [NoCloud, None]
+system_info:
+  default_user:
+    name: ubuntu
+    lock_passwd: true
+    sudo: ["ALL=(ALL) NOPASSWD:ALL"]
+    shell: /bin/bash
+END
+  # netplan matches the permanent address of an interface, which a veth has not.
+  mv "$base/usr/libexec/netplan/generate" "$base/usr/libexec/netplan/generate.real"
+  cat >"$base/usr/libexec/netplan/generate" <<'END'
+#!/bin/bash
+(exec -a "$0" /usr/libexec/netplan/generate.real "$@")
+result=$?
+sed -i 's/^PermanentMACAddress=/MACAddress=/' /run/systemd/network/10-netplan-* 2>/dev/null
+exit $result
+END
+  # A container has no udevd, and `netplan apply` asks for it.
+  printf '#!/bin/sh\nexit 0\n' >"$base/usr/bin/udevadm"
+  chmod 755 "$base/usr/libexec/netplan/generate" "$base/usr/bin/udevadm"
 }

@@ -12,6 +12,9 @@ machines=/mnt
 machines_network=192.168.100
 machines_own=$machines_network.254
 
+# More options of systemd-nspawn for the machines that are started next.
+machine_options=()
+
 # machines_hindrance: prints why there can be no machines here, if there is a reason.
 machines_hindrance() {
   if [ "$(uname)" != Linux ] || ! found apt-get; then
@@ -99,23 +102,33 @@ begin_machines() {
 
 # machine NAME ADDRESS: starts a machine whose eth0 has this address.
 machine() {
-  local name=$1 address=$2 folder=$machines/$1 supervisor
+  local name=$1 address=$2
   ip netns add "$name"
   ip link add "port-$name" type veth peer name eth0 netns "$name"
   ip link set "port-$name" master switch up
   ip -n "$name" link set lo up
   ip -n "$name" address add "$address/24" dev eth0
   ip -n "$name" link set eth0 up
+  lay_machine "$name"
+  # A machine whose address is there already has nothing to learn from a cloud, not even its keys for ssh.
+  touch "$machines/$name/root/etc/cloud/cloud-init.disabled"
+  ln -s /dev/null "$machines/$name/root/etc/systemd/system/ssh.service"
+  start_machine "$name"
+}
 
+# lay_machine NAME: its files, those of the base until it changes them.
+lay_machine() {
+  local folder=$machines/$1
   mkdir -p "$folder/changed" "$folder/work" "$folder/root"
   mount -t overlay overlay "$folder/root" \
     -o "lowerdir=$(base_folder),upperdir=$folder/changed,workdir=$folder/work"
-  # A machine whose address is there already has nothing to learn from a cloud, not even its keys for ssh.
-  touch "$folder/root/etc/cloud/cloud-init.disabled"
-  ln -s /dev/null "$folder/root/etc/systemd/system/ssh.service"
-  printf '%s\n' "$name" >"$folder/root/etc/hostname"
-  boot "$name" >"$folder/console" 2>&1 </dev/null &
-  printf '%s\n' "$!" >"$folder/supervisor"
+  printf '%s\n' "$1" >"$folder/root/etc/hostname"
+}
+
+# start_machine NAME: in the network namespace of that name.
+start_machine() {
+  boot "$1" >"$machines/$1/console" 2>&1 </dev/null &
+  printf '%s\n' "$!" >"$machines/$1/supervisor"
 }
 
 # boot NAME: becomes the supervisor of the machine.
@@ -137,7 +150,7 @@ boot() {
   export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
   exec nsenter --net="/run/netns/$name" systemd-nspawn --quiet --directory="$machines/$name/root" --machine="$name" \
     --boot --register=no --keep-unit --link-journal=no --resolv-conf=off --timezone=off --console=read-only \
-    --capability=CAP_NET_ADMIN
+    --capability=CAP_NET_ADMIN ${machine_options[@]+"${machine_options[@]}"}
 }
 
 # leader NAME: prints the machine's first process, as it is called outside of the machine.
@@ -156,7 +169,10 @@ on() {
   local name=$1 first
   shift
   first=$(leader "$name")
-  [ -n "$first" ] || fail "the machine $name does not run; what it said last: $(tail -n 5 "$machines/$name/console")"
+  [ -n "$first" ] || {
+    printf 'the machine %s does not run; what it said last: %s\n' "$name" "$(tail -n 5 "$machines/$name/console")" >&2
+    return 1
+  }
   nsenter --target "$first" --mount --uts --ipc --net --pid --cgroup --root --wd -- env -i HOME=/root LANG=C.UTF-8 \
     TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 
 use mesh_model::{AdminState, BrokerId, EventName, HealthStatus, IncidentPhase};
-use mesh_runtime::config::Failback;
 
 use super::broker::BrokerHealth;
-use super::election::{Candidate, Verdict, elect, lists_all_enabled, preferred, standby_order};
+use super::election::{Candidate, Verdict, elect, lists_all_enabled, standby_order};
 use super::moves::Pace;
 use super::{Closed, Command, Core, Moment, Occurrence};
 
@@ -124,24 +123,6 @@ impl Core {
         self.consider_failback(candidates, now);
     }
 
-    /// Does what the operator asked for before the daemon was restarted, as soon as it is known to be possible.
-    fn finish_failback(&mut self, candidates: &BTreeMap<BrokerId, Candidate>, now: Moment) {
-        let is_idle = self.switch.is_none();
-        let Some(to) = self.failback_to.clone().filter(|_| is_idle) else {
-            return;
-        };
-        let wanted = &self.rollout.wanted().primary;
-        let is_preferred = self.topology.priority(&to) < self.topology.priority(wanted);
-        let target = candidates[&to];
-        if !is_preferred || !target.is_enabled() || target.status == HealthStatus::Dead {
-            self.failback_to = None;
-            self.unsaved = true;
-        } else if target.is_eligible() {
-            let reason = "the operator had asked for it before mesh-health was restarted".to_owned();
-            self.switch_to(to, Kind::Failback, reason, candidates, now);
-        }
-    }
-
     /// Has the plan list the brokers that clients may be sent to, which is up to the operator alone.
     fn list_enabled(&mut self, candidates: &BTreeMap<BrokerId, Candidate>) {
         let wanted = self.rollout.wanted();
@@ -176,51 +157,6 @@ impl Core {
         };
         self.in_need = None;
         self.switch_to(next, Kind::Failover, reason, candidates, since);
-    }
-
-    /// The broker that clients should go back to: preferred to the primary, and able to serve.
-    pub(super) fn failback_target(&self, candidates: &BTreeMap<BrokerId, Candidate>) -> Option<BrokerId> {
-        let rank = |id: &BrokerId| self.topology.priority(id);
-        let target = preferred(&self.topology, candidates)?;
-        (rank(&target) < rank(&self.rollout.wanted().primary)).then_some(target)
-    }
-
-    fn consider_failback(&mut self, candidates: &BTreeMap<BrokerId, Candidate>, now: Moment) {
-        let Failback::After(after) = self.rules.failback else {
-            return;
-        };
-        let Some(target) = self.failback_target(candidates) else {
-            self.pinned = false;
-            return;
-        };
-        let is_calm = self.switch.is_none() && self.rollout.is_confirmed();
-        let healthy_since = self.brokers[&target].healthy_since();
-        let Some(due) = healthy_since.map(|since| since + after).filter(|_| is_calm) else {
-            return;
-        };
-        if now < due {
-            self.failback_due = Some(due);
-            return;
-        }
-        let (most, window) = (self.rules.optional_switches, self.rules.optional_switch_window);
-        self.unsaved = true;
-        match self.budget.take(most, window, now) {
-            Ok(()) => {
-                let reason = format!("{target} is preferred and has been healthy for {after:?}");
-                self.switch_to(target, Kind::Failback, reason, candidates, now);
-            }
-            Err(until) => {
-                self.failback_due = Some(until);
-                if !std::mem::replace(&mut self.pinned, true) {
-                    let mut occurrence = Occurrence::new(EventName::FailbackBlocked);
-                    occurrence.from = Some(self.rollout.wanted().primary.clone());
-                    occurrence.to = Some(target);
-                    occurrence.reason =
-                        Some(format!("there were {most} optional switches within {window:?}"));
-                    self.emit(occurrence);
-                }
-            }
-        }
     }
 
     /// Makes `next` the primary of a new plan, and returns its generation.

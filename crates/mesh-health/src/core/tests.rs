@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::broker::Sign;
 use super::rollout::{Found, Look};
 use super::*;
-use mesh_model::{Broker, MeshState};
+use mesh_model::{Broker, EventName, LinkState, MeshState};
 use mesh_runtime::config::Failback;
 
 mod incidents;

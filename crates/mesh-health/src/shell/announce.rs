@@ -7,6 +7,7 @@
 //! What has not been delivered when mesh-health ends is lost, and said.
 
 mod channel;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::driver::{Numbered, Outlets};
 use super::metrics::{Announced, Counters};
 use super::probe::chain;
 use channel::Channel;
+pub use webhook::{Webhook, WebhookError};
 
 /// The most announcements that wait for one channel.
 const QUEUE: usize = 256;
@@ -57,9 +59,13 @@ struct Job {
 
 impl Announcer {
     /// One for each channel that `rules` name. They hear what happens from now on.
-    pub fn all(rules: &Announce, outlets: &Outlets) -> Vec<Self> {
+    ///
+    /// # Errors
+    ///
+    /// [`WebhookError`] if the webhook can never be reached safely.
+    pub fn all(rules: &Announce, outlets: &Outlets) -> Result<Vec<Self>, WebhookError> {
         let command = rules.command.clone().map(Channel::Command);
-        let webhook = rules.webhook.clone().map(Channel::Webhook);
+        let webhook = Webhook::of(rules)?.map(Channel::Webhook);
         let channels = command.into_iter().chain(webhook);
         let announcers = channels.map(|channel| Self {
             channel,
@@ -67,7 +73,7 @@ impl Announcer {
             events: outlets.events.subscribe(),
             counters: Arc::clone(&outlets.counters),
         });
-        announcers.collect()
+        Ok(announcers.collect())
     }
 
     /// Announces until `shutdown`.

@@ -6,56 +6,32 @@
 //! Nginx takes, and at most one scratch folder and one temporary file, which its successor removes. All of it
 //! happens in a task of its own, one installation after the other, so the core never waits for it.
 
-use std::path::{Path, PathBuf};
+mod install;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh_model::Plan;
-use mesh_render::{RenderError, nginx_conf, parse_read_back, upstream_conf};
+use mesh_render::{parse_read_back, upstream_conf};
 use mesh_runtime::Config;
-use mesh_runtime::atomic_file::{self, WriteError};
+use mesh_runtime::atomic_file;
 use rustix::process::Pid;
 use tokio::sync::{OnceCell, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::nginx::{self, NginxError, first_complaint};
+use super::nginx;
 use super::probe::chain;
-use super::{Reports, memory, report};
+use super::{Reports, report};
 use crate::core::Input;
-use crate::core::rollout::{Found, Look, Outcome};
+use crate::core::rollout::{Found, Look};
 
 /// Time between two looks at what Nginx runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Time between two looks while a reload is awaited.
-const AWAIT_EVERY: Duration = Duration::from_millis(5);
-
-const FILE_MODE: u32 = 0o644;
-
 const UPSTREAM: &str = "upstream.conf";
 
 const SCRATCH_PREFIX: &str = ".candidate-";
-
-/// Why a plan was not installed.
-#[derive(Debug, thiserror::Error)]
-enum InstallError {
-    #[error("the plan cannot be rendered")]
-    Render(#[from] RenderError),
-    #[error("cannot make a scratch copy of the configuration in balancer.dir")]
-    Scratch(#[source] std::io::Error),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Nginx(#[from] NginxError),
-    #[error("Nginx does not run generation {wanted} after {patience:?}: {reason}")]
-    NotConfirmed {
-        wanted: u64,
-        patience: Duration,
-        reason: String,
-    },
-    #[error("writing a file was interrupted")]
-    Interrupted(#[source] tokio::task::JoinError),
-}
 
 /// A plan to install.
 #[derive(Debug, Clone)]
@@ -219,134 +195,6 @@ impl Balancer {
                 let error = chain(&error);
                 tracing::error!(error, "upstream.conf is missing and cannot be put back");
             }
-        }
-    }
-
-    async fn install(&mut self, order: &PlanOrder) -> Outcome {
-        let started = Instant::now();
-        match self.try_install(order).await {
-            Ok(()) => {
-                let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
-                tracing::info!(
-                    generation = order.plan.generation,
-                    elapsed_ms,
-                    "the balancer runs the plan"
-                );
-                Outcome::Confirmed
-            }
-            // The file is good and nobody runs who could refuse it.
-            Err(InstallError::Nginx(error @ NginxError::NotRunning(_))) => Outcome::Written(chain(&error)),
-            Err(error) => {
-                let mut reason = chain(&error);
-                if let Err(error) = self.restore().await {
-                    reason = format!(
-                        "{reason}; the last good file could not be put back: {}",
-                        chain(&error)
-                    );
-                }
-                Outcome::Rejected(reason)
-            }
-        }
-    }
-
-    async fn try_install(&mut self, order: &PlanOrder) -> Result<(), InstallError> {
-        let plan = &order.plan;
-        let contents = upstream_conf(&self.config, plan)?;
-        self.test_aside(&contents).await?;
-        // Killed once the plan is in place, this program must know afterwards whose sessions are still to be moved.
-        // The state file was written while Nginx tested the plan, so this seldom takes any time.
-        memory::written(self.kept.clone(), order.after).await;
-        self.write(contents.clone()).await?;
-        self.test(&self.path("nginx.conf")).await?;
-        let master = nginx::master(&self.path("nginx.pid"))?;
-        let log_end = std::fs::metadata(self.path("error.log")).map_or(0, |log| log.len());
-        nginx::reload(master)?;
-        report(&self.reports, Input::Reloaded(plan.generation)).await;
-        self.confirm(plan, log_end).await?;
-        self.last_good = Some(contents);
-        self.answered = Some(plan.clone());
-        Ok(())
-    }
-
-    /// Tests `contents` in a copy of the configuration folder.
-    async fn test_aside(&self, contents: &str) -> Result<(), InstallError> {
-        // Beside the real one, where the right user may write and nothing else cleans up.
-        let scratch = tempfile::Builder::new()
-            .prefix(SCRATCH_PREFIX)
-            .tempdir_in(&self.config.balancer.dir)
-            .map_err(InstallError::Scratch)?;
-        let mut config = self.config.clone();
-        config.balancer.dir = scratch.path().to_owned();
-        let conf = scratch.path().join("nginx.conf");
-        std::fs::write(&conf, nginx_conf(&config)?).map_err(InstallError::Scratch)?;
-        std::fs::write(scratch.path().join(UPSTREAM), contents).map_err(InstallError::Scratch)?;
-        let tested = self.test(&conf).await;
-        Ok(tested.map_err(|error| error.instead_of(scratch.path(), &self.config.balancer.dir))?)
-    }
-
-    /// Has Nginx test `conf`, logging beside it.
-    async fn test(&self, conf: &Path) -> Result<(), NginxError> {
-        let program = &self.config.balancer.program;
-        let takes_error_log = self
-            .takes_error_log
-            .get_or_init(|| nginx::takes_error_log(program));
-        let error_log = takes_error_log.await.then(|| conf.with_file_name("error.log"));
-        nginx::test(program, conf, error_log.as_deref()).await
-    }
-
-    async fn write(&self, contents: String) -> Result<(), InstallError> {
-        let path = self.upstream_path();
-        let write = move || atomic_file::write(&path, contents.as_bytes(), FILE_MODE);
-        let written = tokio::task::spawn_blocking(write).await;
-        written.map_err(InstallError::Interrupted)??;
-        Ok(())
-    }
-
-    async fn confirm(&self, plan: &Plan, log_end: u64) -> Result<(), InstallError> {
-        let patience = self.config.balancer.reload_timeout;
-        let deadline = Instant::now() + patience;
-        let not_confirmed = |reason| InstallError::NotConfirmed {
-            wanted: plan.generation,
-            patience,
-            reason,
-        };
-        loop {
-            // Old workers answer as well until they stop to accept, so only the right answer counts.
-            let reason = match nginx::read_back(self.config.balancer.readback).await {
-                Ok(running) if running == *plan => return Ok(()),
-                Ok(other) => format!("it answers generation {}", other.generation),
-                Err(failure) => failure.reason,
-            };
-            if Instant::now() >= deadline {
-                return Err(not_confirmed(self.complaint_since(log_end).unwrap_or(reason)));
-            }
-            sleep(AWAIT_EVERY).await;
-        }
-    }
-
-    /// What Nginx has logged as the reason since its log had `log_end` bytes.
-    fn complaint_since(&self, log_end: u64) -> Option<String> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut log = std::fs::File::open(self.path("error.log")).ok()?;
-        log.seek(SeekFrom::Start(log_end)).ok()?;
-        let mut text = Vec::new();
-        log.take(256 * 1024).read_to_end(&mut text).ok()?;
-        first_complaint(&String::from_utf8_lossy(&text))
-    }
-
-    /// Puts the last good file back, and has Nginx read it in case it took a part of the other.
-    async fn restore(&self) -> Result<(), InstallError> {
-        let Some(contents) = self.last_good.clone() else {
-            return Ok(());
-        };
-        let path = self.upstream_path();
-        if std::fs::read(&path).is_ok_and(|now| now == contents.as_bytes()) {
-            return Ok(());
-        }
-        self.write(contents).await?;
-        match nginx::master(&self.path("nginx.pid")) {
-            Ok(master) => Ok(nginx::reload(master)?),
-            Err(_) => Ok(()),
         }
     }
 }

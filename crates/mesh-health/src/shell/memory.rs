@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mesh_model::{AdminState, BrokerId, Incident};
-use mesh_runtime::Config;
 use mesh_runtime::atomic_file;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -86,12 +85,6 @@ impl Kept {
 
 /// What is to be written, and how many were before it.
 pub type Version = (u64, Arc<Kept>);
-
-/// Where it is kept.
-pub fn path(config: &Config) -> PathBuf {
-    let beside = || config.balancer.dir.join("mesh-health.json");
-    config.health.state_file.clone().unwrap_or_else(beside)
-}
 
 /// What was kept; a fresh memory if there is none, or none that can be read.
 pub fn load(path: &Path) -> Kept {

@@ -148,6 +148,12 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl Config {
+    /// Where mesh-health keeps what it must know after a restart.
+    pub fn state_file(&self) -> PathBuf {
+        let beside = || self.balancer.dir.join("mesh-health.json");
+        self.health.state_file.clone().unwrap_or_else(beside)
+    }
+
     /// Loads `path`, overridden by the `MESH__…` variables among `env` and by `set`, pairs of key and text.
     ///
     /// # Errors

@@ -6,16 +6,14 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode, Uri, header};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use axum::http::StatusCode;
 use mesh_runtime::notify::VARIABLES;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+use super::webhook::Webhook;
 
 /// The most that is kept of what a program complains.
 const LONGEST_COMPLAINT: usize = 1024;
@@ -32,6 +30,8 @@ pub(super) enum ChannelError {
     Ended { status: ExitStatus, said: String },
     #[error("it cannot be reached")]
     Connect(#[source] io::Error),
+    #[error("no safe connection can be made to it")]
+    Tls(#[source] io::Error),
     #[error("the request failed")]
     Http(#[from] hyper::Error),
     #[error("the request cannot be made")]
@@ -57,7 +57,7 @@ pub(super) enum Channel {
     /// A program to run.
     Command(PathBuf),
     /// A URL to post to.
-    Webhook(Uri),
+    Webhook(Webhook),
 }
 
 /// For log lines, which must not show what a webhook's path may hold: such URLs are often secrets.
@@ -65,7 +65,7 @@ impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(program) => write!(f, "{}", program.display()),
-            Self::Webhook(uri) => write!(f, "http://{}", uri.host().unwrap_or_default()),
+            Self::Webhook(webhook) => write!(f, "{webhook}"),
         }
     }
 }
@@ -76,7 +76,7 @@ impl Channel {
         let attempt = async {
             match self {
                 Self::Command(program) => run(program, event).await,
-                Self::Webhook(uri) => post(uri, event).await,
+                Self::Webhook(webhook) => webhook.post(event).await,
             }
         };
         // What is dropped at the deadline closes its socket, and kills its program.
@@ -152,40 +152,4 @@ async fn ended(child: &mut Child) -> io::Result<(ExitStatus, String)> {
         }
     };
     Ok((status, String::from_utf8_lossy(&said).into_owned()))
-}
-
-async fn post(uri: &Uri, event: &Value) -> Result<(), ChannelError> {
-    // An IPv6 address stands in brackets in a URL, and without them elsewhere.
-    let host = uri.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host, port)).await;
-    let stream = TokioIo::new(stream.map_err(ChannelError::Connect)?);
-    let authority = uri.authority().map_or(host, |authority| authority.as_str());
-    // A user name and password are not for the Host header.
-    let named = authority.rsplit('@').next().unwrap_or(authority);
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let request = Request::post(target)
-        .header(header::HOST, named)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(
-            header::USER_AGENT,
-            concat!("mesh-health/", env!("CARGO_PKG_VERSION")),
-        )
-        .body(Body::from(event.to_string()))?;
-    let (mut sender, connection) = http1::handshake(stream).await?;
-    // The connection may be closed together with the answer, which then still counts.
-    let drive = async {
-        connection.await.ok();
-        std::future::pending::<()>().await;
-    };
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer?,
-        () = drive => unreachable!("it never completes"),
-    };
-    if answer.status().is_success() {
-        Ok(())
-    } else {
-        Err(ChannelError::Answer(answer.status()))
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::faults::Fault;
 use super::systems::System;
 
 /// Counts and times of one run of the bench.
@@ -42,6 +43,16 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// How often `fault` strikes `system`. The flaps, the deaths of the backup and the saves are in one round each.
+    pub fn rounds(&self, fault: Fault, system: System) -> usize {
+        match fault {
+            Fault::Hang | Fault::Cut if system.never_notices_hangs() => self.hopeless_runs,
+            Fault::Kill | Fault::Hang | Fault::Cut => self.runs,
+            Fault::AllHung => self.all_hung_runs,
+            Fault::Flap | Fault::FlapHung | Fault::BackupDeath | Fault::Save => 1,
+        }
+    }
+
     /// How long `system` may take to lead clients away from a broker that hangs or is cut off.
     pub fn patience(&self, system: System) -> Duration {
         if system.never_notices_hangs() {
@@ -63,9 +74,9 @@ pub const FULL: Effort = Effort {
     cap: ms(6000),
     hopeless_cap: ms(4000),
     sessions: 100,
-    all_hung_runs: 2,
-    all_hung: ms(4000),
-    aftermath: ms(2000),
+    all_hung_runs: 5,
+    all_hung: ms(3000),
+    aftermath: ms(1500),
     flaps: 8,
     flap: ms(1300),
     backup_deaths: 20,

@@ -29,6 +29,8 @@ pub enum Fault {
     AllHung,
     /// The primary dies and returns, again and again.
     Flap,
+    /// The primary hangs and resumes, again and again.
+    FlapHung,
     /// SIGKILL to the first backup.
     BackupDeath,
     /// The primary writes a large state to disk while the CPU is saturated.
@@ -37,12 +39,13 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Kill,
         Self::Hang,
         Self::Cut,
         Self::AllHung,
         Self::Flap,
+        Self::FlapHung,
         Self::BackupDeath,
         Self::Save,
     ];
@@ -55,7 +58,8 @@ impl fmt::Display for Fault {
             Self::Hang => "hang",
             Self::Cut => "silent cut",
             Self::AllHung => "all hung, resumed",
-            Self::Flap => "flap",
+            Self::Flap => "flap, killed",
+            Self::FlapHung => "flap, hung",
             Self::BackupDeath => "backup dies",
             Self::Save => "save, CPU busy",
         })
@@ -102,8 +106,25 @@ impl Outcome {
     }
 }
 
+/// One run of `fault`; a save has a way of its own.
+pub async fn strike(
+    lab: &Lab,
+    system: System,
+    fault: Fault,
+    effort: &Effort,
+    name: &str,
+) -> anyhow::Result<Outcome> {
+    match fault {
+        Fault::Kill | Fault::Hang | Fault::Cut => primary(lab, system, fault, effort, name).await,
+        Fault::AllHung => all_hung(lab, system, effort, name).await,
+        Fault::Flap | Fault::FlapHung => flap(lab, system, fault, effort, name).await,
+        Fault::BackupDeath => backup_death(lab, system, effort, name).await,
+        Fault::Save => super::save::run(lab, system, effort, name).await,
+    }
+}
+
 /// A kill, a hang or a cut of the primary, and its end.
-pub async fn primary(
+async fn primary(
     lab: &Lab,
     system: System,
     fault: Fault,
@@ -144,7 +165,7 @@ pub async fn primary(
 }
 
 /// All brokers hang, and resume.
-pub async fn all_hung(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyhow::Result<Outcome> {
+async fn all_hung(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyhow::Result<Outcome> {
     let rig = Rig::start(lab, system, effort.sessions, name).await?;
     let mut outcome = Outcome::default();
     let start = Instant::now();
@@ -164,17 +185,38 @@ pub async fn all_hung(lab: &Lab, system: System, effort: &Effort, name: &str) ->
     Ok(outcome)
 }
 
-/// The primary of the beginning dies and returns, again and again.
-pub async fn flap(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyhow::Result<Outcome> {
+/// The primary of the beginning dies or hangs and returns, again and again.
+async fn flap(
+    lab: &Lab,
+    system: System,
+    fault: Fault,
+    effort: &Effort,
+    name: &str,
+) -> anyhow::Result<Outcome> {
+    let hangs = fault == Fault::FlapHung;
     let rig = Rig::start(lab, system, effort.sessions, name).await?;
     let mut outcome = Outcome::default();
     let start = Instant::now();
     for _ in 0..effort.flaps {
         let fault = Instant::now();
-        lab.kill(rig.primary.as_str()).await?;
-        outcome.back.push(rig.service.back(fault, effort.cap).await);
+        let primary = rig.primary.as_str();
+        if hangs {
+            lab.hang(primary).await?;
+        } else {
+            lab.kill(primary).await?;
+        }
+        let cap = if hangs {
+            effort.patience(system)
+        } else {
+            effort.cap
+        };
+        outcome.back.push(rig.service.back(fault, cap).await);
         sleep(effort.flap.saturating_sub(fault.elapsed())).await;
-        lab.restart(rig.primary.as_str()).await?;
+        if hangs {
+            lab.resume(primary).await?;
+        } else {
+            lab.restart(primary).await?;
+        }
         sleep(effort.flap).await;
     }
     outcome.stuck = rig.sessions - rig.fleet.wait_answering(effort.cap).await;
@@ -184,7 +226,7 @@ pub async fn flap(lab: &Lab, system: System, effort: &Effort, name: &str) -> any
 }
 
 /// The first backup dies and returns, again and again: nobody should notice.
-pub async fn backup_death(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyhow::Result<Outcome> {
+async fn backup_death(lab: &Lab, system: System, effort: &Effort, name: &str) -> anyhow::Result<Outcome> {
     let rig = Rig::start(lab, system, effort.sessions, name).await?;
     let mut outcome = Outcome {
         false_failovers: Some(0),

@@ -1,9 +1,10 @@
 //! `meshctl bench failover`: what clients live through when brokers die, hang or vanish, with mesh-health and
 //! with what else one could put there.
 //!
-//! All systems lead to the same five brokers. One at a time runs, started afresh for each fault, and they take
-//! turns round by round, so that what the machine does meanwhile meets all of them alike. What is said of them
-//! is seen from outside: by clients, and by the brokers' logs.
+//! Each system leads to five brokers of its own and is started afresh for each fault. Faults that are mostly waited
+//! for strike all systems side by side; where the CPU is the bottleneck (crowds, saves) they take turns at one set of
+//! brokers. Either way what the machine does meanwhile meets all of them alike. What is said of them is seen from
+//! outside: by clients, and by the brokers' logs.
 
 mod crowd;
 mod effort;
@@ -19,6 +20,7 @@ mod systems;
 use std::io::Write;
 use std::process::ExitCode;
 
+use futures_util::future::try_join_all;
 use mesh_lab::{Lab, LabOptions, Net};
 
 use super::say;
@@ -66,22 +68,41 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
     };
     let (mut crowds, mut steady) = (Vec::new(), Vec::new());
     say("starting five brokers");
-    let lab = lab(Net::Loopback).await?;
+    let first = lab(Net::Loopback).await?;
     if bench.only.is_empty() {
         say("mesh-health at rest");
-        steady.push(steady::real(&lab, effort.steady).await?);
-        steady.push(steady::simulated(&lab, effort.steady).await?);
+        steady.push(steady::real(&first, effort.steady).await?);
+        steady.push(steady::simulated(&first, effort.steady).await?);
     }
-    bench.primary_faults(&lab, &[Fault::Kill, Fault::Hang]).await?;
-    bench.others(&lab).await?;
-    if bench.only.is_empty() {
-        crowds = bench.crowds(&lab).await?;
+    let others = [
+        Fault::Kill,
+        Fault::Hang,
+        Fault::AllHung,
+        Fault::Flap,
+        Fault::FlapHung,
+        Fault::BackupDeath,
+    ];
+    let others: Vec<Fault> = others.into_iter().filter(|fault| bench.wants(*fault)).collect();
+    let mut labs = vec![first];
+    if !others.is_empty() {
+        say("starting five brokers for each of the other systems");
+        let more = bench.here.iter().skip(1).map(|_| lab(Net::Loopback));
+        labs.extend(try_join_all(more).await?);
     }
-    if bench.wants(Fault::Save) {
-        bench.saves(&lab).await?;
+    for fault in others {
+        bench.side_by_side(&labs, fault).await?;
     }
-    // An orderly end would save everything again.
-    lab.discard();
+    // An orderly end would save everything.
+    labs.drain(1..).for_each(Lab::discard);
+    for lab in labs {
+        if bench.only.is_empty() {
+            crowds = bench.crowds(&lab).await?;
+        }
+        if bench.wants(Fault::Save) {
+            bench.saves(&lab).await?;
+        }
+        lab.discard();
+    }
     if bench.wants(Fault::Cut) {
         bench.cuts().await?;
     }
@@ -145,55 +166,25 @@ impl Bench {
         format!("b{}", self.turns)
     }
 
-    async fn primary_faults(&mut self, lab: &Lab, faults: &[Fault]) -> anyhow::Result<()> {
+    /// Has `fault` strike every system, each at a lab of its own.
+    async fn side_by_side(&mut self, labs: &[Lab], fault: Fault) -> anyhow::Result<()> {
         let effort = self.effort;
-        for fault in faults {
-            if !self.wants(*fault) {
-                continue;
-            }
-            let mut runs: Vec<Vec<Outcome>> = vec![Vec::new(); self.here.len()];
-            for round in 1..=effort.runs {
-                for (system, runs) in self.here.clone().into_iter().zip(&mut runs) {
-                    let hopeless = system.never_notices_hangs() && *fault != Fault::Kill;
-                    if hopeless && round > effort.hopeless_runs {
-                        continue;
-                    }
-                    say(&format!("{fault}, round {round} of {}: {system}", effort.runs));
-                    let name = self.name();
-                    runs.push(faults::primary(lab, system, *fault, &effort, &name).await?);
-                }
-            }
-            self.note(*fault, runs);
-        }
-        Ok(())
-    }
-
-    /// The faults that are one longer story for each system.
-    async fn others(&mut self, lab: &Lab) -> anyhow::Result<()> {
-        let effort = self.effort;
-        for fault in [Fault::AllHung, Fault::Flap, Fault::BackupDeath] {
-            if !self.wants(fault) {
-                continue;
-            }
-            let rounds = if fault == Fault::AllHung {
-                effort.all_hung_runs
-            } else {
-                1
-            };
-            let mut runs: Vec<Vec<Outcome>> = vec![Vec::new(); self.here.len()];
-            for round in 1..=rounds {
-                for (system, runs) in self.here.clone().into_iter().zip(&mut runs) {
+        let rig = self.name();
+        let each = self.here.iter().zip(labs).map(|(system, lab)| {
+            let rig = &rig;
+            async move {
+                let rounds = effort.rounds(fault, *system);
+                let mut runs = Vec::new();
+                for round in 1..=rounds {
                     say(&format!("{fault}, round {round} of {rounds}: {system}"));
-                    let name = self.name();
-                    runs.push(match fault {
-                        Fault::AllHung => faults::all_hung(lab, system, &effort, &name).await?,
-                        Fault::Flap => faults::flap(lab, system, &effort, &name).await?,
-                        _ => faults::backup_death(lab, system, &effort, &name).await?,
-                    });
+                    let name = format!("{rig}-{round}");
+                    runs.push(faults::strike(lab, *system, fault, &effort, &name).await?);
                 }
+                anyhow::Ok(runs)
             }
-            self.note(fault, runs);
-        }
+        });
+        let runs = try_join_all(each).await?;
+        self.note(fault, runs);
         Ok(())
     }
 
@@ -228,11 +219,12 @@ impl Bench {
 
     /// Silent cuts need a network that can be cut.
     async fn cuts(&mut self) -> anyhow::Result<()> {
-        say("starting five brokers in network namespaces");
-        match lab(Net::Namespaces).await {
-            Ok(lab) => {
-                self.primary_faults(&lab, &[Fault::Cut]).await?;
-                lab.discard();
+        say("starting five brokers in network namespaces for each system");
+        let labs = self.here.iter().map(|_| lab(Net::Namespaces));
+        match try_join_all(labs).await {
+            Ok(labs) => {
+                self.side_by_side(&labs, Fault::Cut).await?;
+                labs.into_iter().for_each(Lab::discard);
             }
             Err(error) => {
                 let why = format!("{error:#}");

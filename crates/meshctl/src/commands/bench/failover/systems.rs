@@ -1,4 +1,4 @@
-//! Who is compared: four ways to lead clients to the same five brokers. One at a time runs.
+//! Who is compared: four ways to lead clients to five brokers.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -109,6 +109,12 @@ impl System {
     pub async fn start(self, lab: &Lab) -> anyhow::Result<()> {
         match self {
             Self::Ours => {
+                let forgotten = std::fs::remove_file(lab.config().state_file());
+                if let Err(error) = forgotten
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    return Err(error).context("cannot have mesh-health forget earlier faults");
+                }
                 lab.restart("nginx").await?;
                 lab.restart("mesh-health").await?;
                 let ready = async || {

@@ -1,0 +1,98 @@
+//! `[mosquitto]`: how every broker is set up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{HOUR, SECOND};
+use crate::config::reader::Reader;
+
+/// `[mosquitto]`: how every broker is set up. In a path, `{broker}` stands for the broker's id.
+#[derive(Debug, Clone)]
+pub struct Mosquitto {
+    /// The broker's program.
+    pub program: PathBuf,
+    /// The mesh-plugin's shared library.
+    pub plugin: PathBuf,
+    /// Folder of a broker's own files.
+    pub data_dir: PathBuf,
+    /// The user that brokers run as when started by root.
+    pub user: String,
+    /// Whether clients may connect without a user name.
+    pub allow_anonymous: bool,
+    /// Mosquitto's `password_file`.
+    pub password_file: Option<PathBuf>,
+    /// Mosquitto's `acl_file`.
+    pub acl_file: Option<PathBuf>,
+    /// The configuration of Mosquitto's dynamic-security plugin.
+    pub dynamic_security_file: Option<PathBuf>,
+    /// The shared library of Mosquitto's dynamic-security plugin.
+    pub dynamic_security_plugin: PathBuf,
+    /// A folder of files with own directives.
+    pub extra_dir: Option<PathBuf>,
+    /// How often the persistence file is written.
+    pub autosave_interval: Duration,
+    /// Unacknowledged QoS 1 and 2 messages in flight to one client or link.
+    pub max_inflight_messages: u64,
+    /// QoS 1 and 2 messages queued for one client or link beyond those in flight.
+    pub max_queued_messages: u64,
+}
+
+pub(super) fn read(reader: &mut Reader) -> Mosquitto {
+    let mut s = reader.section("mosquitto");
+    Mosquitto {
+        program: s.program("program", "mosquitto", "the broker's program"),
+        plugin: s.path(
+            "plugin",
+            "/usr/lib/mesh/libmesh_plugin.so",
+            "the mesh-plugin's shared library",
+        ),
+        data_dir: s.path(
+            "data_dir",
+            "/var/lib/mosquitto",
+            "folder of a broker's own files; `{broker}` stands for its id",
+        ),
+        user: s.text(
+            "user",
+            Some("mosquitto"),
+            "the user that brokers run as when started by root",
+        ),
+        allow_anonymous: s.boolean(
+            "allow_anonymous",
+            true,
+            "whether clients may connect without a user name",
+        ),
+        password_file: s.optional_path("password_file", "Mosquitto's `password_file`"),
+        acl_file: s.optional_path("acl_file", "Mosquitto's `acl_file`"),
+        dynamic_security_file: s.optional_path(
+            "dynamic_security_file",
+            "configuration of Mosquitto's dynamic-security plugin",
+        ),
+        dynamic_security_plugin: s.path(
+            "dynamic_security_plugin",
+            "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so",
+            "shared library of that plugin",
+        ),
+        extra_dir: s.optional_path(
+            "extra_dir",
+            "a folder of `*.conf` files with own Mosquitto directives",
+        ),
+        autosave_interval: s.duration(
+            "autosave_interval",
+            "60s",
+            SECOND..=24 * HOUR,
+            "how often the persistence file is written; at most this much is lost to a power cut",
+        ),
+        max_inflight_messages: s.number(
+            "max_inflight_messages",
+            20_000,
+            1..=65_534,
+            "QoS 1 and 2 messages in flight to one client or link",
+        ),
+        max_queued_messages: s.number(
+            "max_queued_messages",
+            100_000,
+            1..=100_000_000,
+            "QoS 1 and 2 messages queued for one client or link beyond those in flight",
+        ),
+    }
+}

@@ -1,0 +1,262 @@
+//! Clients of four libraries publish and subscribe through Nginx while two primaries die. Each comes back by its own
+//! means; how long that takes is theirs, not the mesh's, which serves again after milliseconds.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use mesh_lab::{Lab, own_program, system_program, wait_until};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use super::{PATIENCE, Settings, network};
+use crate::client::{Client, Feed, Line, longest_gap, mosquitto};
+use crate::story::Story;
+
+/// Messages a second, of each publisher.
+const RATE: u32 = 20;
+
+/// Messages after a fault that show that a client is back: two seconds' worth.
+const BACK: usize = 40;
+
+/// Whoever takes longer than that to come back does not come back by itself.
+const LATEST: Duration = Duration::from_secs(30);
+
+/// A library, and programs that use it.
+struct Library {
+    name: &'static str,
+    publisher: Client,
+    _feed: Option<Feed>,
+    subscriber: Option<Client>,
+    /// Whether its publisher promises that nothing is lost.
+    keeps: bool,
+}
+
+pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
+    let lab = network(story, settings).await?;
+    let folder = tempfile::tempdir()?;
+    let last = lab.config().topology.ids().last().context("a broker")?;
+    let mut command = mosquitto("mosquitto_sub", lab.broker(last), "mqttv5")?;
+    command.args(["-q", "1", "-t", "scenario/+/numbers", "-F", "%t %p"]);
+    let witness = Client::start(command, folder.path(), "witness")?;
+    let mut command = mosquitto("mosquitto_pub", lab.broker(last), "mqttv5")?;
+    command.args(["-q", "1", "-t", "scenario/beat", "-l"]);
+    let mut beat = Client::start(command, folder.path(), "beat")?;
+    let _beat = beat.feed(RATE)?;
+    let mut libraries = libraries(story, &lab, folder.path())?;
+    story.say(format_args!(
+        "{} libraries, each publishing {RATE} messages a second",
+        libraries.len()
+    ));
+    back(&libraries, &witness, Instant::now()).await?;
+
+    for dies in lab.config().topology.ids().take(2) {
+        story.say(format_args!("killing the primary, {dies}"));
+        let fault = Instant::now();
+        lab.kill(dies.as_str()).await?;
+        let returned = back(&libraries, &witness, fault).await;
+        story.check(
+            format!("all are back within {LATEST:?} after {dies} died"),
+            returned.is_ok(),
+            returned.err().map_or_else(String::new, |error| error.to_string()),
+        );
+        for library in &libraries {
+            let name = library.name;
+            let gap = longest_gap(&times(&published(&witness, name)), fault);
+            story.time(format!("{name} publishes again after {dies} died"), gap);
+            if let Some(subscriber) = &library.subscriber {
+                let gap = longest_gap(&times(&subscriber.lines()), fault);
+                story.time(format!("{name} receives again after {dies} died"), gap);
+            }
+        }
+    }
+    for library in &mut libraries {
+        let name = library.name;
+        story.check(
+            format!("{name} still runs"),
+            library.publisher.is_running(),
+            "it has ended",
+        );
+        let (missing, twice) = account(&published(&witness, name));
+        story.figure(
+            format!("{name}, messages missing elsewhere"),
+            missing as f64,
+            "messages",
+        );
+        story.figure(format!("{name}, messages sent twice"), twice as f64, "messages");
+        if library.keeps {
+            story.check(
+                format!("{name} loses nothing"),
+                missing == 0,
+                format_args!("{missing} messages"),
+            );
+        }
+    }
+    drop((libraries, witness, beat));
+    Ok(lab.stop().await?)
+}
+
+/// Starts everything, through Nginx.
+fn libraries(story: &mut Story, lab: &Lab, folder: &Path) -> anyhow::Result<Vec<Library>> {
+    let balancer = lab.balancer();
+    let address = balancer.to_string();
+    let mut libraries = Vec::new();
+
+    for (name, publisher, subscriber) in [
+        ("paho-python", python("publisher.py")?, python("subscriber.py")?),
+        ("rumqttc", numbers("publish")?, numbers("subscribe")?),
+    ] {
+        let (mut publish, mut subscribe) = (publisher, subscriber);
+        let outbox = folder.join(format!("{name}.db"));
+        publish.args([
+            "--broker",
+            &address,
+            "--topic",
+            &topic(name),
+            "--rate",
+            &RATE.to_string(),
+        ]);
+        publish.arg("--outbox").arg(outbox);
+        subscribe.args(["--broker", &address, "--topic", "scenario/beat"]);
+        libraries.push(Library {
+            name,
+            publisher: Client::start(publish, folder, &format!("{name}-publisher"))?,
+            _feed: None,
+            subscriber: Some(Client::start(subscribe, folder, &format!("{name}-subscriber"))?),
+            keeps: true,
+        });
+    }
+
+    let name = "libmosquitto";
+    let mut publish = mosquitto("mosquitto_pub", balancer, "mqttv5")?;
+    publish.args(["-q", "1", "-t", &topic(name), "-l"]);
+    let mut subscribe = mosquitto("mosquitto_sub", balancer, "mqttv5")?;
+    subscribe.args([
+        "-q",
+        "1",
+        "-t",
+        "scenario/beat",
+        "-c",
+        "-i",
+        "reader",
+        "-x",
+        "600",
+    ]);
+    let mut publisher = Client::start(publish, folder, "libmosquitto-publisher")?;
+    let feed = publisher.feed(RATE)?;
+    libraries.push(Library {
+        name,
+        publisher,
+        _feed: Some(feed),
+        subscriber: Some(Client::start(subscribe, folder, "libmosquitto-subscriber")?),
+        keeps: false,
+    });
+
+    // Its own subscriber connects again but does not subscribe again, so it has nothing to show here.
+    let name = "paho-c";
+    let program = match system_program("paho_c_pub", "install it: `apt install paho.mqtt.c-examples`") {
+        Ok(program) => program,
+        Err(missing) => {
+            story.say(format_args!("skipped: {name}, since {missing}"));
+            return Ok(libraries);
+        }
+    };
+    let mut publish = Command::new(program);
+    publish.args(["-c", &format!("tcp://{address}"), "-V", "5", "-q", "1"]);
+    publish.args(["-i", "paho-c", "-t", &topic(name)]);
+    let mut publisher = Client::start(publish, folder, "paho-c-publisher")?;
+    let feed = publisher.feed(RATE)?;
+    libraries.push(Library {
+        name,
+        publisher,
+        _feed: Some(feed),
+        subscriber: None,
+        keeps: false,
+    });
+    Ok(libraries)
+}
+
+fn topic(name: &str) -> String {
+    format!("scenario/{name}/numbers")
+}
+
+/// An example in Python, run with what `deploy/run-tests.sh` has installed.
+fn python(script: &str) -> anyhow::Result<Command> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // target/PROFILE/PROGRAM
+    let program = std::env::current_exe()?;
+    let target: Option<PathBuf> = program.ancestors().nth(2).map(Path::to_owned);
+    let python = target
+        .context("a target folder")?
+        .join("python-clients/bin/python");
+    anyhow::ensure!(
+        python.exists(),
+        "{} is missing; ./deploy/run-tests.sh makes it",
+        python.display()
+    );
+    let mut command = Command::new(python);
+    command.arg(checkout.join("client-examples/python").join(script));
+    Ok(command)
+}
+
+/// The example in Rust.
+fn numbers(subcommand: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(own_program("examples/numbers")?);
+    command.arg(subcommand);
+    Ok(command)
+}
+
+/// Waits until messages of every publisher and to every subscriber flow after `since`.
+async fn back(libraries: &[Library], witness: &Client, since: Instant) -> anyhow::Result<()> {
+    let after = |lines: &[Line]| lines.iter().filter(|(at, _)| *at > since).count();
+    let deadline = (since + LATEST).saturating_duration_since(Instant::now());
+    let flowing = wait_until("messages", deadline.min(PATIENCE), async || {
+        for library in libraries {
+            let published = after(&published(witness, library.name));
+            let received = library
+                .subscriber
+                .as_ref()
+                .map_or(BACK, |subscriber| after(&subscriber.lines()));
+            anyhow::ensure!(
+                published >= BACK && received >= BACK,
+                "{}: {published} published, {received} received",
+                library.name
+            );
+        }
+        Ok(())
+    });
+    Ok(flowing.await?)
+}
+
+/// What the witness has of a publisher.
+fn published(witness: &Client, name: &str) -> Vec<Line> {
+    let topic = format!("{} ", topic(name));
+    let number = |(at, line): Line| Some((at, line.strip_prefix(&topic)?.to_owned()));
+    witness.lines().into_iter().filter_map(number).collect()
+}
+
+fn times(lines: &[Line]) -> Vec<Instant> {
+    lines.iter().map(|(at, _)| *at).collect()
+}
+
+/// How many numbers are missing below the highest, and how many came more than once.
+fn account(lines: &[Line]) -> (usize, usize) {
+    let numbers: Vec<usize> = lines.iter().filter_map(|(_, line)| line.parse().ok()).collect();
+    let different: BTreeSet<usize> = numbers.iter().copied().collect();
+    let highest = different.last().copied().unwrap_or(0);
+    (highest - different.len(), numbers.len() - different.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_and_repetitions_are_counted() {
+        let now = Instant::now();
+        let lines = ["1", "2", "4", "4", "7"].map(|number| (now, number.to_owned()));
+        assert_eq!(account(&lines), (3, 1));
+        assert_eq!(account(&[]), (0, 0));
+    }
+}

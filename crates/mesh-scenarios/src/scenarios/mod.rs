@@ -1,0 +1,58 @@
+//! The scenarios, one a file. Each starts a network of its own, does to it what it is about, and says what it found.
+
+mod client_failover;
+mod replication;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use mesh_lab::{Lab, LabOptions, Net};
+
+use crate::story::Story;
+
+/// How the scenarios run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Where the network lives.
+    pub net: Net,
+    /// The large counts.
+    pub long: bool,
+}
+
+/// Which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Each broker to all five, each QoS: none missing, none twice, in order
+    Replication,
+    /// Clients of four libraries come back by themselves when primaries die
+    ClientFailover,
+}
+
+impl Scenario {
+    /// Runs it and returns its story.
+    pub async fn run(self, settings: Settings) -> Story {
+        let value = self.to_possible_value();
+        let help = value.as_ref().and_then(|value| value.get_help());
+        let about = help.map(ToString::to_string).unwrap_or_default();
+        let mut story = Story::begin(value.as_ref().map_or("", |value| value.get_name()), &about);
+        let result = match self {
+            Self::Replication => replication::run(&mut story, settings).await,
+            Self::ClientFailover => client_failover::run(&mut story, settings).await,
+        };
+        story.end(result);
+        story
+    }
+}
+
+/// For what must happen; it is only used up where something is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Five brokers with everything.
+async fn network(story: &mut Story, settings: Settings) -> anyhow::Result<Lab> {
+    story.say("starting five brokers, Nginx and mesh-health");
+    let options = LabOptions {
+        net: settings.net,
+        ..LabOptions::default()
+    };
+    Ok(Lab::start(options).await?)
+}

@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# The brokers' machines as Multipass's virtual machines. Needs say.sh, packages.sh and brokers.sh.
+
+# The bridge of the host that the machines' second interface is on; setup-environment.sh makes it.
+vm_bridge=mqttbr0
+vm_image=24.04
+vm_cpus=1
+vm_memory=1G
+vm_disk=5G
+
+# host_address: the host's own in the brokers' network, which is the /24 that the first broker is in.
+host_address() {
+  inventory | sed -n '1s/^[^ ]* \([0-9]*\.[0-9]*\.[0-9]*\)\.[0-9]* .*/\1.1/p'
+}
+
+# vm_state BROKER: Missing, Running, Stopped, Suspended, Deleted, …
+vm_state() {
+  local said
+  if said=$(multipass info "$1" --format csv 2>/dev/null </dev/null); then
+    printf '%s\n' "$said" | sed -n '2s/^[^,]*,\([^,]*\),.*/\1/p'
+  else
+    printf 'Missing\n'
+  fi
+}
+
+# make_vm BROKER: launches it. The snap cannot read files outside of the home folder, so cloud-init's come by pipe.
+make_vm() {
+  local mac vm_log
+  vm_log=$(mktemp)
+  mac=$(inventory | sed -n "s/^$1 .* //p")
+  say "making the virtual machine $1; this takes a minute or two"
+  as_root cat "${rendered:?render comes first}/$1/cloud-init.yaml" |
+    multipass launch --name "$1" --cpus "$vm_cpus" --memory "$vm_memory" --disk "$vm_disk" --timeout 600 \
+      --network "name=$vm_bridge,mode=manual,mac=$mac" --cloud-init - "$vm_image" >"$vm_log" 2>&1 || {
+    tail -n 5 "$vm_log" >&2
+    fail "Multipass cannot launch $1, see above; when that is mended, run this again"
+  }
+  rm -f "$vm_log"
+}
+
+# bring_up_vm BROKER: makes it, or has the one that is there run.
+bring_up_vm() {
+  local state
+  state=$(vm_state "$1")
+  case $state in
+    Missing) make_vm "$1" ;;
+    Running) ;;
+    Deleted)
+      say "$1 was deleted, not purged: it is recovered"
+      { multipass recover "$1" && multipass start "$1"; } >/dev/null </dev/null || fail "Multipass cannot recover $1, see above"
+      ;;
+    Stopped | Suspended)
+      say "$1 is $state: it is started"
+      multipass start "$1" >/dev/null </dev/null || fail "Multipass cannot start $1, see above"
+      ;;
+    *) fail "$1 is in the state $state; wait for Multipass, or see: multipass info $1" ;;
+  esac
+  within 60 is_made "$1" || {
+    # What was never finished has nothing to lose; a broker may have.
+    ! multipass exec "$1" -- sudo test -e /etc/mesh/mosquitto.conf 2>/dev/null </dev/null ||
+      fail "$1 was a broker and does not take its address any more; see: multipass exec $1 -- networkctl status --all"
+    say "$1 was never finished: it is made again"
+    multipass delete --purge "$1" >/dev/null </dev/null || fail "Multipass cannot delete $1, see above"
+    make_vm "$1"
+    within 60 is_made "$1" || fail "$1 does not take its address; see: multipass exec $1 -- cloud-init status --long"
+  }
+}
+
+# is_made BROKER: has cloud-init ended, and the machine its address? `launch` goes well also where that failed.
+is_made() {
+  multipass exec "$1" -- sudo cloud-init status --wait >/dev/null 2>&1 </dev/null || return 1
+  multipass exec "$1" -- ip -4 -brief address show 2>/dev/null </dev/null | grep -q -F " $(address_of "$1")/"
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Starts what belongs in front of the brokers, now and at each boot, and shows who serves. What runs already goes on; if
+# mesh.toml has changed since, it is read again, and no client's session is cut.
+#
+#   ./deploy/start-services.sh
+set -euo pipefail
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/lib/say.sh
+. "$checkout/deploy/lib/say.sh"
+# shellcheck source=deploy/lib/packages.sh
+. "$checkout/deploy/lib/packages.sh"
+# shellcheck source=deploy/lib/brokers.sh
+. "$checkout/deploy/lib/brokers.sh"
+
+case ${1-} in
+  '') ;;
+  -h | --help)
+    sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+  *) fail "unknown option $1; see --help" ;;
+esac
+
+# is_stale UNIT: does it run with an older mesh.toml?
+is_stale() {
+  local since
+  since=$(systemctl show --value --property StateChangeTimestamp "$1")
+  [ "$(date -d "$since" +%s)" -le "$(as_root stat -c %Y "$mesh_toml")" ]
+}
+
+# explain UNIT: it did not start.
+explain() {
+  as_root journalctl --quiet --unit "$1" --lines 10 --output cat >&2
+  fail "$1 does not run; what it said last is above"
+}
+
+need_mesh
+# mesh-health logs in to the brokers with a password that is made with their configuration.
+render
+steps 2
+step "Starting the services"
+if systemctl --quiet is-active mesh-nginx && is_stale mesh-nginx; then
+  say "mesh.toml has changed: mesh-nginx reads it again"
+  as_root systemctl reload mesh-nginx || explain mesh-nginx
+fi
+if systemctl --quiet is-active mesh-health && is_stale mesh-health; then
+  say "mesh.toml has changed: mesh-health starts anew"
+  as_root systemctl restart mesh-health || explain mesh-health
+fi
+as_root systemctl enable --quiet mesh.target mesh-nginx mesh-health
+as_root systemctl start mesh.target
+for unit in mesh-nginx mesh-health; do
+  as_root systemctl start "$unit" || explain "$unit"
+done
+step "Who serves"
+meshctl status --config "$mesh_toml"
