@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::readings::Retained;
+use super::readings::{Reading, Retained};
 use super::*;
 
 const CLIENTS: u64 = 20;
