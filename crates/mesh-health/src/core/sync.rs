@@ -42,7 +42,8 @@ impl Sync {
             (Some(false), true) => Some(Turn::In(now.since(self.since.take().unwrap_or(now)))),
             (None | Some(true), false) => {
                 self.since = Some(now);
-                Some(Turn::Out)
+                // Every broker begins so, and that is no news.
+                before.map(|_| Turn::Out)
             }
             _ => None,
         }
@@ -93,7 +94,8 @@ mod tests {
     #[test]
     fn a_broker_that_falls_behind_says_so() {
         let mut sync = Sync::default();
-        assert_eq!(sync.take(false, true, at(1)), Some(Turn::Out));
+        assert_eq!(sync.take(false, true, at(1)), None, "every broker begins so");
+        assert!(!sync.is_in());
         assert_eq!(sync.take(false, false, at(2)), None);
         assert_eq!(
             sync.take(true, false, at(4)),
