@@ -72,6 +72,10 @@ spelled! {
         LinkDown = "link.down",
         /// Messages pass again.
         LinkUp = "link.up",
+        /// What is kept for the far end of a link nearly fills its bounds: soon messages will be lost for it.
+        LinkFilling = "link.filling",
+        /// Messages are lost for the far end of a link, which was away for longer than they could be kept.
+        LinkLosing = "link.losing",
         /// The balancer refused a plan, does not run it, or does not answer.
         BalancerRejected = "balancer.rejected",
         /// The balancer runs the wanted plan again.

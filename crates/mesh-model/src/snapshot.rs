@@ -96,6 +96,9 @@ pub struct RetainedSnapshot {
     pub count: u64,
     /// Equal on two brokers exactly if their retained state is equal.
     pub digest: Option<String>,
+    /// Whether the broker has everything that its peers have. Clients are sent to another one while it has not.
+    #[serde(default)]
+    pub in_sync: Option<bool>,
 }
 
 /// One direction between two brokers.
@@ -118,4 +121,10 @@ pub struct LinkSnapshot {
     pub duplicates_dropped: Option<u64>,
     /// Messages dropped at `to` because it had a newer value.
     pub stale_dropped: Option<u64>,
+    /// Messages at `from` that `to` has not yet told to have.
+    #[serde(default)]
+    pub backlog: Option<u64>,
+    /// Messages that `from` keeps no longer and that `to` is not known to have.
+    #[serde(default)]
+    pub lost: Option<u64>,
 }

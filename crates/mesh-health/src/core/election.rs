@@ -18,12 +18,14 @@ pub struct Candidate {
     pub admin: AdminState,
     /// Since when it has answered without dying in between.
     pub answering_since: Option<Moment>,
+    /// Whether it has what its peers retain, or never told.
+    pub in_sync: bool,
 }
 
 impl Candidate {
     /// Whether it may serve without reserve.
     pub fn is_eligible(&self) -> bool {
-        self.status == HealthStatus::Healthy && self.is_enabled()
+        self.status == HealthStatus::Healthy && self.is_enabled() && self.in_sync
     }
 
     /// Whether clients may be sent there at all.
@@ -81,7 +83,7 @@ pub fn elect(plan: &Plan, candidates: &BTreeMap<BrokerId, Candidate>) -> Verdict
     let in_need = candidates
         .iter()
         .filter(|(_, candidate)| candidate.is_enabled() && candidate.answers())
-        .min_by_key(|(id, candidate)| (candidate.answering_since, *id));
+        .min_by_key(|(id, candidate)| (!candidate.in_sync, candidate.answering_since, *id));
     match in_need {
         Some((id, _)) => Verdict::Promote(id.clone()),
         None => Verdict::Blocked,
@@ -127,6 +129,7 @@ mod tests {
             status,
             admin,
             answering_since: Some(since),
+            in_sync: true,
         }
     }
 
@@ -195,6 +198,40 @@ mod tests {
         assert_eq!(verdict(&[(Dead, Enabled), (Dead, Enabled)]), Verdict::Blocked);
         // A draining primary still serves if nobody else can.
         assert_eq!(verdict(&[(Healthy, Draining), (Dead, Enabled)]), Verdict::Keep);
+    }
+
+    #[test]
+    fn who_is_not_in_sync_serves_only_in_need() {
+        let mut candidates: BTreeMap<BrokerId, Candidate> = [(Dead, 1), (Healthy, 1), (Healthy, 5)]
+            .into_iter()
+            .enumerate()
+            .map(|(n, (status, since))| (id(n + 1), candidate(status, Enabled, since)))
+            .collect();
+        let plan = Plan::new(1, id(1), [id(2), id(3)]);
+        let mut out = |n| candidates.get_mut(&id(n)).unwrap().in_sync = false;
+        out(2);
+        let promoted = elect(&plan, &candidates);
+        assert_eq!(
+            promoted,
+            Verdict::Promote(id(3)),
+            "the next in order lacks something"
+        );
+        candidates.get_mut(&id(3)).unwrap().status = Recovering;
+        let promoted = elect(&plan, &candidates);
+        assert_eq!(
+            promoted,
+            Verdict::Promote(id(3)),
+            "in need too, what it has counts first"
+        );
+        candidates.get_mut(&id(3)).unwrap().in_sync = false;
+        assert_eq!(elect(&plan, &candidates), Verdict::Promote(id(2)));
+        candidates.get_mut(&id(1)).unwrap().status = Healthy;
+        candidates.get_mut(&id(1)).unwrap().in_sync = false;
+        assert_eq!(
+            elect(&plan, &candidates),
+            Verdict::Keep,
+            "a primary that serves is not left for it"
+        );
     }
 
     #[test]

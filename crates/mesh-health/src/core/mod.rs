@@ -10,6 +10,7 @@
 //! of a broker that was demoted, is dead, or shall not serve; what must survive a restart is told before the plan
 //! that follows from it.
 
+mod backlog;
 pub mod broker;
 mod budget;
 pub mod election;
@@ -24,6 +25,7 @@ mod operator;
 pub mod readings;
 pub mod rollout;
 mod switch;
+mod sync;
 mod told;
 mod view;
 
@@ -39,6 +41,7 @@ pub use moment::Moment;
 pub use operator::{Granted, Refusal, Request};
 pub use view::{BrokerView, LinkView, View};
 
+use backlog::Backlogs;
 use broker::{BrokerHealth, Sign};
 use budget::Budget;
 use election::Candidate;
@@ -48,6 +51,7 @@ use moves::Moves;
 use readings::Readings;
 use rollout::{Outcome, Rollout};
 use switch::Switch;
+use sync::Sync;
 
 /// The state of the mesh, as far as it is known, and what follows from it.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub struct Core {
     brokers: BTreeMap<BrokerId, BrokerHealth>,
     admin: BTreeMap<BrokerId, AdminState>,
     readings: BTreeMap<BrokerId, Readings>,
+    syncs: BTreeMap<BrokerId, Sync>,
+    backlogs: Backlogs,
     links: Links,
     rollout: Rollout,
     switch: Option<Switch>,
@@ -98,6 +104,8 @@ impl Core {
                 .ids()
                 .map(|id| (id.clone(), Readings::default()))
                 .collect(),
+            syncs: topology.ids().map(|id| (id.clone(), Sync::default())).collect(),
+            backlogs: Backlogs::default(),
             links: Links::new(topology.links()),
             rollout: Rollout::new(first),
             switch: None,
@@ -153,6 +161,8 @@ impl Core {
                 reading,
                 kept,
             } => {
+                self.note_sync(&broker, &reading, kept, now);
+                self.note_backlog(&broker, &reading, kept);
                 if let Some(readings) = self.readings.get_mut(&broker) {
                     readings.take(reading, kept, now);
                 }
@@ -269,6 +279,7 @@ impl Core {
                 status: broker.status(),
                 admin: self.admin[id],
                 answering_since: broker.answering_since(),
+                in_sync: self.syncs[id].is_in(),
             };
             (id.clone(), candidate)
         };

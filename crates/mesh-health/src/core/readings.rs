@@ -28,8 +28,38 @@ pub enum Reading {
     Received(u64),
     /// PUBLISH packets sent since the broker started.
     Sent(u64),
-    /// Messages that came over the link from this peer since the broker started.
-    LinkReceived(BrokerId, u64),
+    /// A counter of the links from and to this peer.
+    Link(BrokerId, LinkCounter, u64),
+    /// The retained messages, and whether they are what the peers have.
+    Retained(Retained),
+}
+
+/// What a broker counts of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkCounter {
+    /// Messages that came from it since the broker started.
+    Received,
+    /// Those of them that the broker had already.
+    DuplicatesDropped,
+    /// Those of them that were older than what the broker retains.
+    StaleDropped,
+    /// Messages that it has not yet told to have.
+    Backlog,
+    /// Messages that are kept no longer and that it is not known to have.
+    Lost,
+    /// 1 while what is kept for it nearly fills the bounds.
+    Filling,
+}
+
+/// The retained messages of a broker.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Retained {
+    /// How many.
+    pub count: u64,
+    /// Equal on two brokers exactly if they retain the same.
+    pub digest: Option<String>,
+    /// Whether the broker has compared itself with its peers.
+    pub in_sync: bool,
 }
 
 /// The last values of one broker.
@@ -41,6 +71,8 @@ pub struct Readings {
     received: Counter,
     sent: Counter,
     links: BTreeMap<BrokerId, Counter>,
+    link_counters: BTreeMap<(BrokerId, LinkCounter), u64>,
+    retained: Option<Retained>,
 }
 
 impl Readings {
@@ -52,9 +84,13 @@ impl Readings {
             Reading::OwnBridges(count) => self.own_bridges = Some(count),
             Reading::Received(count) => self.received.take(count, kept, now),
             Reading::Sent(count) => self.sent.take(count, kept, now),
-            Reading::LinkReceived(peer, count) => {
+            Reading::Link(peer, LinkCounter::Received, count) => {
                 self.links.entry(peer).or_default().take(count, kept, now);
             }
+            Reading::Link(peer, counter, count) => {
+                self.link_counters.insert((peer, counter), count);
+            }
+            Reading::Retained(retained) => self.retained = Some(retained),
         }
     }
 
@@ -85,6 +121,16 @@ impl Readings {
             Some(counter) => (counter.value, counter.per_s(now)),
             None => (None, None),
         }
+    }
+
+    /// A counter of the links from and to `peer`, but for [`LinkCounter::Received`].
+    pub fn of_link(&self, peer: &BrokerId, counter: LinkCounter) -> Option<u64> {
+        self.link_counters.get(&(peer.clone(), counter)).copied()
+    }
+
+    /// What is retained.
+    pub fn retained(&self) -> Option<&Retained> {
+        self.retained.as_ref()
     }
 }
 

@@ -1,12 +1,12 @@
 //! What happens to brokers, links and the balancer, as events and as steps of incidents.
 
-use mesh_model::{BrokerId, EventName, HealthStatus, IncidentPhase, LinkState};
+use mesh_model::{BrokerId, EventName, HealthStatus, IncidentPhase, Link, LinkState};
 
 use super::incident::{Step, Subject};
 use super::links::Turn;
-use super::readings::Readings;
+use super::readings::{Reading, Readings};
 use super::rollout::RolloutChange;
-use super::{Command, Core, Moment, Occurrence};
+use super::{Command, Core, Moment, Occurrence, sync};
 
 impl Core {
     pub(super) fn broker_turned(&mut self, id: &BrokerId, status: HealthStatus, now: Moment) {
@@ -20,6 +20,12 @@ impl Core {
         let mut occurrence = Occurrence::new(name);
         occurrence.broker = Some(id.clone());
         occurrence.reason = self.brokers[id].reason().map(str::to_owned);
+        if let Some(sync) = self.syncs.get_mut(id) {
+            match status {
+                HealthStatus::Dead => sync.died(),
+                _ => sync.returned(now),
+            }
+        }
         if status == HealthStatus::Dead {
             let first_sign = self.brokers[id].first_sign().unwrap_or(now);
             let is_primary = *id == self.rollout.wanted().primary;
@@ -107,6 +113,41 @@ impl Core {
             .incidents
             .reach(phase, now, |i| i.subject == Subject::Balancer);
         self.tell(steps);
+    }
+
+    /// Whether a broker has what its peers have decides whether clients may be sent to it.
+    pub(super) fn note_sync(&mut self, broker: &BrokerId, reading: &Reading, kept: bool, now: Moment) {
+        let (Reading::Retained(retained), Some(sync)) = (reading, self.syncs.get_mut(broker)) else {
+            return;
+        };
+        let Some(turn) = sync.take(retained.in_sync, kept, now) else {
+            return;
+        };
+        let (name, elapsed) = match turn {
+            sync::Turn::In(elapsed) => (EventName::MeshInSync, Some(elapsed)),
+            sync::Turn::Out => (EventName::MeshOutOfSync, None),
+        };
+        let mut occurrence = Occurrence::new(name);
+        occurrence.broker = Some(broker.clone());
+        occurrence.elapsed = elapsed;
+        self.emit(occurrence);
+        self.settle(now);
+    }
+
+    /// What waits for a peer that is away is told when it nearly fills the bounds, and when it does.
+    pub(super) fn note_backlog(&mut self, broker: &BrokerId, reading: &Reading, kept: bool) {
+        let Reading::Link(peer, counter, count) = reading else {
+            return;
+        };
+        let (from, to) = (broker.clone(), peer.clone());
+        let link = Link { from, to };
+        if let Some(name) = self.backlogs.take(link.clone(), *counter, *count, kept) {
+            let mut occurrence = Occurrence::new(name);
+            occurrence.reason = (name == EventName::LinkLosing).then(|| format!("{count} messages so far"));
+            occurrence.from = Some(link.from);
+            occurrence.to = Some(link.to);
+            self.emit(occurrence);
+        }
     }
 
     /// A client was seen at the new primary.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_model::{AdminState, BrokerId, HealthStatus, Link, LinkState, MeshState, Plan, Role};
 
-use super::readings::Readings;
+use super::readings::{LinkCounter, Readings, Retained};
 use super::{Core, Moment};
 
 /// Everything at one moment.
@@ -57,6 +57,8 @@ pub struct BrokerView<'a> {
     pub out_per_s: Option<f64>,
     /// Sessions of the balancer that are still to be moved off it.
     pub sessions_left: Option<u64>,
+    /// What it retains, and whether it believes to be in sync.
+    pub retained: Option<&'a Retained>,
 }
 
 /// One link.
@@ -72,6 +74,14 @@ pub struct LinkView<'a> {
     pub per_s: Option<f64>,
     /// Messages since the receiving broker started.
     pub received: Option<u64>,
+    /// Those of them that it had already.
+    pub duplicates_dropped: Option<u64>,
+    /// Those of them that were older than what it retains.
+    pub stale_dropped: Option<u64>,
+    /// Messages at the sending broker that the receiving one has not yet told to have.
+    pub backlog: Option<u64>,
+    /// Messages that the sending broker keeps no longer and that the receiving one is not known to have.
+    pub lost: Option<u64>,
 }
 
 impl Core {
@@ -80,12 +90,18 @@ impl Core {
         let links = self.links.iter().map(|(link, health)| {
             let told = self.told(&link.to);
             let (received, per_s) = told.map_or((None, None), |told| told.link(&link.from, now));
+            let receiver = |counter| told?.of_link(&link.from, counter);
+            let sender = |counter| self.told(&link.from)?.of_link(&link.to, counter);
             LinkView {
                 link,
                 state: health.state(),
                 latency: health.latency(),
                 per_s,
                 received,
+                duplicates_dropped: receiver(LinkCounter::DuplicatesDropped),
+                stale_dropped: receiver(LinkCounter::StaleDropped),
+                backlog: sender(LinkCounter::Backlog),
+                lost: sender(LinkCounter::Lost),
             }
         });
         View {
@@ -120,6 +136,7 @@ impl Core {
             in_per_s: told.and_then(|told| told.in_per_s(now)),
             out_per_s: told.and_then(|told| told.out_per_s(now)),
             sessions_left: self.moves.left(id),
+            retained: told.and_then(Readings::retained),
         }
     }
 

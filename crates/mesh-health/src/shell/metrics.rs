@@ -12,9 +12,9 @@ use std::time::Duration;
 use mesh_model::{AdminState, EventName, HealthStatus, LinkState, MeshState, Role, Snapshot};
 
 use family::{
-    ADMIN, ANNOUNCEMENTS, BUILD, CAN_MOVE, CLIENTS, CONFIRMED, EVENTS, HEALTH, INSTALLS, LAG, LINK_LATENCY,
-    LINK_RECEIVED, LINK_UP, OLD_WORKERS, PRIMARY, PUBLISH, REJECTED, RTT, RUNNING, SESSIONS_LEFT, STATE,
-    WANTED,
+    ADMIN, ANNOUNCEMENTS, BUILD, CAN_MOVE, CLIENTS, CONFIRMED, EVENTS, HEALTH, IN_SYNC, INSTALLS, LAG,
+    LINK_BACKLOG, LINK_LATENCY, LINK_LOST, LINK_RECEIVED, LINK_UP, OLD_WORKERS, PRIMARY, PUBLISH, REJECTED,
+    RETAINED, RTT, RUNNING, SESSIONS_LEFT, STATE, WANTED,
 };
 pub use family::{FAMILIES, Family, reference};
 
@@ -166,6 +166,16 @@ fn of_brokers(page: &mut Page, snapshot: &Snapshot) {
         page.known(&PUBLISH, &[&broker.id, &"in"], broker.in_per_s);
         page.known(&PUBLISH, &[&broker.id, &"out"], broker.out_per_s);
     }
+    page.family(&RETAINED);
+    for broker in brokers {
+        let retained = broker.retained.as_ref();
+        page.known(&RETAINED, &[&broker.id], retained.map(|retained| retained.count));
+    }
+    page.family(&IN_SYNC);
+    for broker in brokers {
+        let in_sync = broker.retained.as_ref().and_then(|retained| retained.in_sync);
+        page.known(&IN_SYNC, &[&broker.id], in_sync.map(u8::from));
+    }
 }
 
 fn of_links(page: &mut Page, snapshot: &Snapshot) {
@@ -190,6 +200,14 @@ fn of_links(page: &mut Page, snapshot: &Snapshot) {
     page.family(&LINK_RECEIVED);
     for link in links {
         page.known(&LINK_RECEIVED, &[&link.from, &link.to], link.received);
+    }
+    page.family(&LINK_BACKLOG);
+    for link in links {
+        page.known(&LINK_BACKLOG, &[&link.from, &link.to], link.backlog);
+    }
+    page.family(&LINK_LOST);
+    for link in links {
+        page.known(&LINK_LOST, &[&link.from, &link.to], link.lost);
     }
 }
 

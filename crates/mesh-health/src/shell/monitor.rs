@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use mesh_model::names::link_counter;
 use mesh_model::{Broker, BrokerId, names};
 use mesh_runtime::config::Health;
 use mesh_runtime::mqtt::mqttbytes::QoS;
@@ -18,7 +19,7 @@ use super::clock::{Clock, Jitter};
 use super::probe::{Login, chain, connect};
 use super::{Reports, report};
 use crate::core::Input;
-use crate::core::readings::Reading;
+use crate::core::readings::{LinkCounter, Reading};
 
 const CONNECTED: &str = "$SYS/broker/clients/connected";
 const RECEIVED: &str = "$SYS/broker/publish/messages/received";
@@ -154,6 +155,9 @@ impl Monitor {
 }
 
 fn parse_reading(topic: &str, payload: &[u8]) -> Option<Reading> {
+    if topic == names::RETAINED_TOPIC {
+        return serde_json::from_slice(payload).ok().map(Reading::Retained);
+    }
     let count: u64 = std::str::from_utf8(payload).ok()?.trim().parse().ok()?;
     Some(match topic {
         CONNECTED => Reading::Connected(count),
@@ -164,10 +168,16 @@ fn parse_reading(topic: &str, payload: &[u8]) -> Option<Reading> {
         _ => {
             let link = topic.strip_prefix(names::COUNTER_PREFIX)?.strip_prefix("link/")?;
             let (peer, counter) = link.split_once('/')?;
-            if counter != names::link_counter::RECEIVED {
-                return None;
-            }
-            Reading::LinkReceived(peer.parse().ok()?, count)
+            let counter = match counter {
+                link_counter::RECEIVED => LinkCounter::Received,
+                link_counter::DUPLICATES_DROPPED => LinkCounter::DuplicatesDropped,
+                link_counter::STALE_DROPPED => LinkCounter::StaleDropped,
+                link_counter::BACKLOG => LinkCounter::Backlog,
+                link_counter::LOST => LinkCounter::Lost,
+                link_counter::FILLING => LinkCounter::Filling,
+                _ => return None,
+            };
+            Reading::Link(peer.parse().ok()?, counter, count)
         }
     })
 }
@@ -175,20 +185,32 @@ fn parse_reading(topic: &str, payload: &[u8]) -> Option<Reading> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::readings::Retained;
 
     #[test]
     fn only_what_is_understood_is_read() {
         let peer: BrokerId = "broker2".parse().unwrap();
-        let received = names::link_counter_topic(&peer, names::link_counter::RECEIVED);
-        let sent = names::link_counter_topic(&peer, names::link_counter::SENT);
+        let received = names::link_counter_topic(&peer, link_counter::RECEIVED);
+        let sent = names::link_counter_topic(&peer, link_counter::SENT);
         assert_eq!(
             parse_reading(&received, b"7"),
-            Some(Reading::LinkReceived(peer, 7))
+            Some(Reading::Link(peer, LinkCounter::Received, 7))
         );
         assert_eq!(parse_reading(&sent, b"7"), None);
         assert_eq!(parse_reading(CONNECTED, b"12"), Some(Reading::Connected(12)));
+        let retained = br#"{"count":3,"digest":"0a","in_sync":true,"more":1}"#;
+        let expected = Retained {
+            count: 3,
+            digest: Some("0a".to_owned()),
+            in_sync: true,
+        };
+        assert_eq!(
+            parse_reading(names::RETAINED_TOPIC, retained),
+            Some(Reading::Retained(expected))
+        );
         for (topic, payload) in [
-            (CONNECTED, &b"-1"[..]),
+            (names::RETAINED_TOPIC, &b"{}"[..]),
+            (CONNECTED, b"-1"),
             (CONNECTED, b"\xff"),
             ("$SYS/broker/uptime", b"4 seconds"),
             ("x", b"1"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mesh_model::{
     BalancerSnapshot, BrokerId, BrokerSnapshot, Event, IncidentKind, IncidentList, IncidentPhase,
-    IncidentStep, Link, LinkSnapshot, Snapshot, Topology,
+    IncidentStep, Link, LinkSnapshot, RetainedSnapshot, Snapshot, Topology,
 };
 
 use super::memory::{self, Kept, KeptBroker};
@@ -55,7 +55,11 @@ impl Wall {
             in_per_s: broker.in_per_s.map(tenths),
             out_per_s: broker.out_per_s.map(tenths),
             sessions_left: broker.sessions_left,
-            retained: None,
+            retained: broker.retained.map(|retained| RetainedSnapshot {
+                count: retained.count,
+                digest: retained.digest.clone(),
+                in_sync: Some(retained.in_sync),
+            }),
         });
         let brokers = brokers.collect();
         let links = view.links.iter().map(|link| LinkSnapshot {
@@ -65,8 +69,10 @@ impl Wall {
             latency_ms: link.latency.map(millis),
             per_s: link.per_s.map(tenths),
             received: link.received,
-            duplicates_dropped: None,
-            stale_dropped: None,
+            duplicates_dropped: link.duplicates_dropped,
+            stale_dropped: link.stale_dropped,
+            backlog: link.backlog,
+            lost: link.lost,
         });
         Snapshot {
             generation: view.wanted.generation,

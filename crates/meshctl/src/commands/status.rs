@@ -29,6 +29,9 @@ pub struct StatusArgs {
 
 const EVERY: Duration = Duration::from_secs(1);
 
+/// With fewer messages on their way a link is as it should be.
+const WORTH_SAYING: u64 = 1000;
+
 /// Shows the status. The exit code is 0 if there is one, whatever it says.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
@@ -101,7 +104,9 @@ fn remarks(broker: &BrokerSnapshot) -> String {
         (AdminState::Draining, Some(left)) => Some(format!("draining, {left} sessions left")),
         (admin, _) => Some(admin.to_string()),
     };
-    let all = [admin, broker.reason.clone()];
+    let in_sync = broker.retained.as_ref().and_then(|retained| retained.in_sync);
+    let lacks = (in_sync == Some(false)).then(|| "not in sync".to_owned());
+    let all = [admin, broker.reason.clone(), lacks];
     all.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -109,9 +114,10 @@ fn broker_table(snapshot: &Snapshot) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "BROKER", "ADDRESS", "ROLE", "HEALTH", "SINCE", "RTT MS", "CLIENTS", "IN/S", "OUT/S", "REASON",
+        "BROKER", "ADDRESS", "ROLE", "HEALTH", "SINCE", "RTT MS", "CLIENTS", "IN/S", "OUT/S", "RETAINED",
+        "REASON",
     ]);
-    for index in 5..9 {
+    for index in 5..10 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -124,11 +130,10 @@ fn broker_table(snapshot: &Snapshot) -> Table {
             broker.health.to_string(),
             age(snapshot.at, broker.since),
             figure(broker.rtt_ms, 2),
-            broker
-                .clients
-                .map_or("?".to_owned(), |clients| clients.to_string()),
+            whole(broker.clients),
             figure(broker.in_per_s, 1),
             figure(broker.out_per_s, 1),
+            whole(broker.retained.as_ref().map(|retained| retained.count)),
             remarks(broker),
         ]);
     }
@@ -151,7 +156,21 @@ fn links(snapshot: &Snapshot) -> String {
     for link in snapshot.links.iter().filter(|link| link.state == LinkState::Down) {
         text += &format!("  down: {} → {}\n", link.from, link.to);
     }
+    for link in &snapshot.links {
+        let (backlog, lost) = (link.backlog.unwrap_or(0), link.lost.unwrap_or(0));
+        if backlog > WORTH_SAYING || lost > 0 {
+            text += &format!(
+                "  {} → {}: {backlog} messages wait, {lost} lost\n",
+                link.from, link.to
+            );
+        }
+    }
     text
+}
+
+/// A count; `?` for unknown.
+fn whole(value: Option<u64>) -> String {
+    value.map_or("?".to_owned(), |value| value.to_string())
 }
 
 /// A number with `decimals` places; `?` for unknown.

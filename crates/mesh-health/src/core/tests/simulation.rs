@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::readings::{Reading, Retained};
 use super::*;
 
 const CLIENTS: u64 = 20;
@@ -48,6 +49,12 @@ struct Broker {
     /// The number of its start, and the one that the daemon's session has heard.
     boot: u64,
     heard: Option<u64>,
+    /// An older plugin does not tell whether it is in sync.
+    tells: bool,
+    /// When it has what its peers have.
+    in_sync_at: Moment,
+    /// What it has told since it was last there.
+    told: Option<bool>,
 }
 
 /// The rules of the histories: those of the default, with shorter times where nothing is learnt by waiting.
@@ -124,6 +131,9 @@ impl World {
             sessions: 0,
             boot: 1,
             heard: None,
+            tells: n % 4 != 3,
+            in_sync_at: Moment::START,
+            told: None,
         };
         let mut world = Self {
             core: Core::new(topology(count), rules.clone(), first.clone(), Moment::START),
@@ -206,6 +216,11 @@ impl World {
     fn turn(&mut self, n: usize, real: Real) {
         let before = std::mem::replace(&mut self.brokers[n].real, real);
         self.brokers[n].next_answer = self.now + 10 * MS;
+        if real == Real::Up && before != Real::Up {
+            // What it missed while it was away is brought in.
+            self.brokers[n].in_sync_at = self.now + self.random.ms(0, 6000);
+            self.brokers[n].told = None;
+        }
         self.tell(&(id(n + 1), real));
         if real == Real::Gone && before != Real::Gone {
             self.brokers[n].boot += 1;
@@ -289,6 +304,7 @@ impl World {
         self.automatic.retain(|(_, generation)| *generation <= highest);
         for broker in &mut self.brokers {
             broker.heard = None;
+            broker.told = None;
         }
         let known = self.kept.brokers.get(&self.running.primary);
         if known.is_none_or(|past| past.boot.is_none()) {
@@ -413,6 +429,7 @@ impl World {
                 self.hear_boot(n);
                 self.input(Input::Probe(id(n + 1), Sign::Answer { rtt: MS }));
                 self.hear_boot(n);
+                self.hear_sync(n);
                 if self.random.below(4) == 0 {
                     self.input(Input::Probe(id(n + 1), Sign::RoundTrip));
                 }
@@ -420,6 +437,48 @@ impl World {
             Real::Gone => self.input(Input::Probe(id(n + 1), Sign::Refused("refused".to_owned()))),
             Real::Hung => {}
         }
+    }
+
+    fn hear_sync(&mut self, n: usize) {
+        let in_sync = self.now >= self.brokers[n].in_sync_at;
+        if self.brokers[n].tells {
+            self.brokers[n].told = Some(in_sync);
+            let retained = Retained {
+                count: 1,
+                digest: None,
+                in_sync,
+            };
+            self.input(Input::Reading {
+                broker: id(n + 1),
+                reading: Reading::Retained(retained),
+                kept: false,
+            });
+        }
+    }
+
+    /// Whether the broker has told that it lacks something, or that it does not.
+    fn has_all(&self, id: &BrokerId) -> Option<bool> {
+        let n = self.core.topology.priority(id).unwrap();
+        self.brokers[n].told
+    }
+
+    /// Nobody is sent to a broker that lacks something while one that does not could serve.
+    fn check_sync(&self, name: EventName, from: &BrokerId, to: &BrokerId) {
+        if self.has_all(to) != Some(false) {
+            return;
+        }
+        let failover = EventName::FailoverStarted;
+        assert_eq!(name, failover, "a failback to {to}, which lacks something");
+        let mut others = self.core.brokers.iter().filter(|(id, broker)| {
+            *id != from
+                && broker.status() == HealthStatus::Healthy
+                && self.core.admin[*id] == AdminState::Enabled
+        });
+        let better = others.find(|(id, _)| self.has_all(id) == Some(true));
+        assert!(
+            better.is_none(),
+            "{to} lacks something and is to serve, {better:?} has all"
+        );
     }
 
     /// The number of a start comes before the first answer, after it, or a little later.
@@ -543,6 +602,7 @@ impl World {
         if !matches!(name, EventName::FailoverStarted | EventName::FailbackStarted) {
             return;
         }
+        self.check_sync(name, &from, &to);
         let is_enabled = self.core.admin[&from] == AdminState::Enabled;
         if name == EventName::FailoverStarted {
             let dead = self.core.brokers[&from].status() == HealthStatus::Dead;
@@ -660,6 +720,10 @@ impl World {
             believed.health == expected && believed.admin == AdminState::Enabled
         });
         let goes_back = self.rules.failback != Failback::Never;
+        let up = self.brokers.iter().filter(|broker| broker.real == Real::Up);
+        let in_sync = up
+            .into_iter()
+            .all(|broker| !broker.tells || broker.told == Some(true));
         let belongs = !goes_back || self.core.failback_target(&self.core.candidates()).is_none();
         let lasts = |incident: &Incident| match &incident.subject {
             Subject::Broker(id) => self.core.brokers[id].status() != HealthStatus::Dead,
@@ -676,6 +740,7 @@ impl World {
             && !self.avoids
             && lasting == 0
             && self.waiting == 0
+            && in_sync
             && belongs;
         let (owing, avoids, waiting) = (&self.owing, self.avoids, self.waiting);
         let what = || {

@@ -110,6 +110,16 @@ pub(super) const PUBLISH: Family = gauge(
     &["broker", "direction"],
     "PUBLISH packets per second, received (in) and sent (out) by the broker.",
 );
+pub(super) const RETAINED: Family = gauge(
+    "mesh_broker_retained",
+    &["broker"],
+    "Retained messages, without those of $SYS.",
+);
+pub(super) const IN_SYNC: Family = gauge(
+    "mesh_broker_in_sync",
+    &["broker"],
+    "1 if the broker has what its peers retain, 0 if not; clients are sent elsewhere then.",
+);
 pub(super) const LINK_UP: Family = gauge(
     "mesh_link_up",
     &["from", "to"],
@@ -124,6 +134,16 @@ pub(super) const LINK_RECEIVED: Family = counter(
     "mesh_link_received_total",
     &["from", "to"],
     "Messages over this link since its receiver started.",
+);
+pub(super) const LINK_BACKLOG: Family = gauge(
+    "mesh_link_backlog",
+    &["from", "to"],
+    "Messages at the link's sender that its receiver has not yet told to have.",
+);
+pub(super) const LINK_LOST: Family = gauge(
+    "mesh_link_lost",
+    &["from", "to"],
+    "Messages that the link's sender keeps no longer and that its receiver is not known to have.",
 );
 pub(super) const EVENTS: Family = counter("mesh_events_total", &["event"], "Events by name.");
 pub(super) const INSTALLS: Family = counter("mesh_installs_total", &[], "Plans handed to the balancer.");
@@ -155,9 +175,13 @@ pub const FAMILIES: &[Family] = &[
     CLIENTS,
     SESSIONS_LEFT,
     PUBLISH,
+    RETAINED,
+    IN_SYNC,
     LINK_UP,
     LINK_LATENCY,
     LINK_RECEIVED,
+    LINK_BACKLOG,
+    LINK_LOST,
     EVENTS,
     INSTALLS,
     ANNOUNCEMENTS,
