@@ -54,8 +54,7 @@ impl Lab {
                 "a lab has at most {MAX_EXTRA} extra processes"
             )));
         }
-        let needs_plugin = options.broker_conf.is_none();
-        let programs = programs::find(needs_plugin, options.balancer, options.health)?;
+        let programs = programs::find(&options)?;
         let state = State::open(options.state.as_deref(), options.fresh)?;
         let prepared = Prepared::new(&state, &programs, &options);
         // There is nothing in it yet that would tell more than the error.
