@@ -101,7 +101,7 @@ run_tests() {
 }
 
 cd "$checkout"
-steps 4
+steps 5
 step "Looking for Mosquitto, Nginx, HAProxy and network tools"
 need_mosquitto
 need_mosquitto_clients
@@ -117,3 +117,9 @@ step "Checking the sources"
 check_sources
 step "Building and testing"
 run_tests
+step "Testing the plugin on other versions of Mosquitto"
+if [ ${#filters[@]} -eq 0 ]; then
+  ./deploy/test-mosquitto-versions.sh
+else
+  say "skipped: only the tests that were named are run"
+fi

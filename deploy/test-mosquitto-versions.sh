@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the plugin's tests on the Mosquitto of other Debian releases: 2.0.21 (trixie) and 2.1 (forky).
 #
-#   ./deploy/test-mosquitto-versions.sh [--suite SUITE]… [NEXTEST-ARGUMENT…]
+#   ./deploy/test-mosquitto-versions.sh [--suite SUITE]… [FILTER…]
 #
 # Where a version cannot be had, it is skipped and the reason is printed.
 set -euo pipefail
@@ -18,7 +18,16 @@ done
 [ ${#suites[@]} -gt 0 ] || suites=(trixie forky)
 
 # Everything that goes through the plugin inside a real broker.
-filter='package(mesh-lab) & binary(/^(plugin_.*|exactly_once|storm|bounds|salvage|failover|history.*)$/)'
+suite_tests() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    local names='plugin_.*|exactly_once|storm|bounds|salvage|failover|history.*'
+    cargo nextest run --locked --no-fail-fast -E "package(mesh-lab) & binary(/^($names)$/)" "$@"
+  else
+    local tests=()
+    for name in 'plugin_*' exactly_once storm bounds salvage failover 'history*'; do tests+=(--test "$name"); done
+    cargo test --locked --no-fail-fast -p mesh-lab "${tests[@]}" -- "$@"
+  fi
+}
 
 cd "$checkout"
 failed=()
@@ -31,6 +40,6 @@ for suite in "${suites[@]}"; do
   # It ends with an error, since it is asked for nothing but its version.
   said=$("$folder/mosquitto" -h 2>/dev/null) || true
   say "the plugin's tests on ${said%%$'\n'*} of $suite"
-  MESH_MOSQUITTO=$folder/mosquitto cargo nextest run --locked --no-fail-fast -E "$filter" "$@" || failed+=("$suite")
+  MESH_MOSQUITTO=$folder/mosquitto suite_tests "$@" || failed+=("$suite")
 done
 [ ${#failed[@]} -eq 0 ] || fail "the plugin fails on the Mosquitto of ${failed[*]}, see above"
