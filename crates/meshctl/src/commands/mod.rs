@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod diff;
 pub mod incidents;
 pub mod lab;
 pub mod operate;
