@@ -38,13 +38,24 @@ pub struct Trouble {
     pub until: Duration,
 }
 
+/// The end of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Death {
+    /// Before this it lived.
+    pub from: Duration,
+    /// After this it was dead. In between it may have acknowledged something.
+    pub until: Duration,
+    /// Which broker.
+    pub broker: usize,
+}
+
 /// Everything that was done to the network.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
     /// The faults.
     pub troubles: Vec<Trouble>,
-    /// When a process ended; each is part of a trouble too.
-    pub deaths: Vec<(Duration, usize)>,
+    /// The ends of processes; each is part of a trouble too.
+    pub deaths: Vec<Death>,
     /// How many brokers.
     pub brokers: usize,
 }
@@ -55,9 +66,9 @@ impl Reach {
         let mut holders = BTreeMap::from([(origin, at)]);
         let mut deaths = self.deaths.clone();
         deaths.sort();
-        for (death, broker) in deaths.into_iter().filter(|(death, _)| *death >= at) {
-            self.spread(&mut holders, origin, death);
-            holders.remove(&broker);
+        for death in deaths.into_iter().filter(|death| death.until >= at) {
+            self.spread(&mut holders, origin, death.from);
+            holders.remove(&death.broker);
             if holders.is_empty() {
                 return true;
             }
@@ -117,9 +128,14 @@ mod tests {
             from: s(*from),
             until: s(*until),
         };
+        let death = |(at, broker): &(u64, usize)| Death {
+            from: s(*at),
+            until: s(*at) + Duration::from_millis(10),
+            broker: *broker,
+        };
         Reach {
             troubles: troubles.iter().map(trouble).collect(),
-            deaths: deaths.iter().map(|(at, broker)| (s(*at), *broker)).collect(),
+            deaths: deaths.iter().map(death).collect(),
             brokers: 3,
         }
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::clients::{self, PREFIX, Place, Shared, lock};
 use super::model::{Digest, History, Op, Session};
 use super::plan::{Action, Files, Kinds, Plan, Random};
-use super::reach::{Reach, Trouble, Who};
+use super::reach::{Death, Reach, Trouble, Who};
 
 /// How long everything may take to be right again after the last fault has been mended.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -157,13 +157,15 @@ impl World {
         match action {
             Action::Kill(one) => {
                 self.begins(one, None, begin, action);
-                self.reach.deaths.push((begin, one));
-                self.lab.kill(&name(one)).await
+                let killed = self.lab.kill(&name(one)).await;
+                self.died(one, begin);
+                killed
             }
             Action::Stop(one) => {
                 self.begins(one, None, begin, action);
-                self.reach.deaths.push((begin, one));
-                self.lab.halt(&name(one)).await
+                let stopped = self.lab.halt(&name(one)).await;
+                self.died(one, begin);
+                stopped
             }
             Action::Start(one, files) => {
                 self.lay_out(one, files).map_err(|error| failed(&error))?;
@@ -198,6 +200,11 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    fn died(&mut self, broker: usize, from: Duration) {
+        let until = self.start.elapsed();
+        self.reach.deaths.push(Death { from, until, broker });
     }
 
     fn begins(&mut self, one: usize, other: Option<usize>, at: Duration, action: Action) {
