@@ -62,7 +62,8 @@ pub struct Op {
     pub refused: Option<String>,
 }
 
-/// The order of writes, as the brokers see it: hybrid time, then origin.
+/// The order of writes, as the brokers see it. Of two at the same time they all take the same one; which does not
+/// matter here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// When.
@@ -214,7 +215,7 @@ impl History {
                 continue;
             }
             let before = latest.insert(&seen.topic, seen);
-            if let Some(before) = before.filter(|before| before.stamp >= seen.stamp) {
+            if let Some(before) = before.filter(|before| !follows(before, seen)) {
                 complaints.push(format!(
                     "{who} got an older value after a newer one: {before:?}, then {seen:?}"
                 ));
@@ -236,9 +237,10 @@ impl History {
         {
             let Some(acked) = op.acked else { continue };
             let superseded = |seen: &Seen| match (&seen.stamp, stamps.get(&op.id)) {
-                (Some(stamp), Some(own)) => stamp > *own,
-                // Of a message that nobody saw there is nothing to compare.
-                (Some(_), None) | (None, _) => seen.op.is_none(),
+                (Some(stamp), Some(own)) => stamp.time >= own.time,
+                // Nobody saw it, so there is no stamp to compare.
+                (Some(_), None) => seen.op.is_none_or(|later| self.ops[&later].sent > acked),
+                (None, _) => seen.op.is_none(),
             };
             let mut later = session.seen.iter().filter(|seen| seen.topic == op.topic);
             let excused = op.deed != Deed::Pass && later.any(superseded);
@@ -300,14 +302,14 @@ impl History {
         };
         let certain = here().filter(|op| op.acked.is_some_and(|at| !self.reach.may_be_lost(op.id.0, at)));
         let winner = certain
-            .max_by_key(|op| stamps.get(&op.id))
+            .max_by_key(|op| stamps.get(&op.id).map(|stamp| stamp.time))
             .filter(|op| stamps.contains_key(&op.id));
         let broker = broker + 1;
         let Some(kept) = kept else {
             let winner = winner.filter(|op| op.deed == Deed::Set)?;
             // A clear that nobody acknowledged or saw may have been the last.
             let later = |op: &Op| match stamps.get(&op.id) {
-                Some(stamp) => stamp > &stamps[&winner.id],
+                Some(stamp) => stamp.time >= stamps[&winner.id].time,
                 None => op.acked.is_none() || op.qos == 0,
             };
             let cleared = here().any(|op| op.deed == Deed::Clear && later(op));
@@ -324,7 +326,9 @@ impl History {
             ));
         };
         let winner = winner?;
-        (kept.stamp.as_ref() < stamps.get(&winner.id).copied()).then(|| match winner.deed {
+        let time = |stamp: &Stamp| stamp.time;
+        let is_older = kept.stamp.as_ref().map(time) < stamps.get(&winner.id).copied().map(time);
+        is_older.then(|| match winner.deed {
             Deed::Clear => {
                 format!("{topic}: broker{broker} has the deleted {op:?} back, cleared by {winner:?}")
             }
@@ -336,4 +340,12 @@ impl History {
 fn refused(op: &Op) -> Option<String> {
     let why = op.refused.as_ref()?;
     Some(format!("{op:?} was refused: {why}"))
+}
+
+/// Whether the second may be shown after the first: it is a later value.
+fn follows(first: &Seen, second: &Seen) -> bool {
+    match (&first.stamp, &second.stamp) {
+        (Some(first), Some(second)) => first.time <= second.time && first != second,
+        _ => true,
+    }
 }
