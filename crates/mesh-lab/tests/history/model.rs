@@ -5,7 +5,9 @@
 //! - A message that only dead brokers held ([`Reach::may_be_lost`]), and one that was never acknowledged.
 //! - A subscriber owes nothing from before its broker last started. What it got twice must have come on two sessions,
 //!   with a start of that broker between: what a broker has seen is kept with a delay, so the last of it may come again.
-//! - A retained message that the subscriber did not get because it has got a later one on that topic.
+//! - A retained message that the subscriber did not get because it has got a later one on that topic; or because the
+//!   topic was cleared after that, and it knew no value to be told of. Who rejoins is told what is retained, not how it
+//!   came to be so.
 //! - QoS 2 at the broker where it was published: its stamp is from the PUBLISH, and it is shown at the PUBREL.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -242,8 +244,10 @@ impl History {
                 (Some(_), None) => seen.op.is_none_or(|later| self.ops[&later].sent > acked),
                 (None, _) => seen.op.is_none(),
             };
-            let mut later = session.seen.iter().filter(|seen| seen.topic == op.topic);
-            let excused = op.deed != Deed::Pass && later.any(superseded);
+            let here = || session.seen.iter().filter(|seen| seen.topic == op.topic);
+            let is_kept = self.retained[broker].contains_key(&op.topic);
+            let is_gone = !is_kept && here().next_back().is_none_or(|last| last.empty);
+            let excused = op.deed != Deed::Pass && (is_gone || here().any(superseded));
             if !excused && !self.reach.may_be_lost(op.id.0, acked) {
                 complaints.push(format!(
                     "the subscriber of broker{} did not get {op:?}",
