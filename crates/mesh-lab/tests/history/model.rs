@@ -353,3 +353,162 @@ fn follows(first: &Seen, second: &Seen) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mesh of two brokers to which nothing happens: messages are numbered, `time` is their stamp's and when they
+    /// were sent.
+    #[derive(Default)]
+    struct Case(History);
+
+    impl Case {
+        fn new() -> Self {
+            let mut history = History {
+                sessions: vec![vec![Session::default()], vec![Session::default()]],
+                retained: vec![BTreeMap::new(), BTreeMap::new()],
+                digests: vec![None, None],
+                ..History::default()
+            };
+            history.reach.brokers = 2;
+            Self(history)
+        }
+
+        /// Published and acknowledged at a broker.
+        fn op(mut self, id: OpId, topic: &str, deed: Deed, time: u64) -> Self {
+            let at = Duration::from_secs(time);
+            let op = Op {
+                id,
+                topic: topic.to_owned(),
+                deed,
+                qos: 1,
+                sent: at,
+                acked: Some(at),
+                refused: None,
+            };
+            self.0.ops.insert(id, op);
+            self
+        }
+
+        fn message(&self, id: OpId) -> Seen {
+            let op = &self.0.ops[&id];
+            let stamp = Stamp {
+                time: op.sent.as_secs(),
+                origin: format!("broker{}", id.0 + 1),
+            };
+            Seen {
+                op: Some(id),
+                topic: op.topic.clone(),
+                empty: op.deed == Deed::Clear,
+                stamp: Some(stamp),
+            }
+        }
+
+        /// Shown to the subscriber of a broker.
+        fn seen(mut self, broker: usize, ids: &[OpId]) -> Self {
+            let messages: Vec<Seen> = ids.iter().map(|id| self.message(*id)).collect();
+            self.0.sessions[broker][0].seen.extend(messages);
+            self
+        }
+
+        /// Retained by a broker in the end.
+        fn kept(mut self, broker: usize, id: OpId) -> Self {
+            let message = self.message(id);
+            self.0.retained[broker].insert(message.topic.clone(), message);
+            self
+        }
+
+        fn says(self, words: &[&str]) {
+            let complaints = self.0.complaints();
+            assert_eq!(complaints.len(), words.len(), "{complaints:#?}");
+            for (complaint, word) in complaints.iter().zip(words) {
+                assert!(complaint.contains(word), "{complaint:?} does not say {word:?}");
+            }
+        }
+    }
+
+    const A: OpId = OpId(0, 1);
+    const B: OpId = OpId(1, 1);
+    const BOTH: [usize; 2] = [0, 1];
+
+    #[test]
+    fn live_messages_come_once_and_to_everyone() {
+        let one = || Case::new().op(A, "x", Deed::Pass, 1);
+        one().seen(0, &[A]).seen(1, &[A]).says(&[]);
+        one().seen(0, &[A]).says(&["broker2 did not get"]);
+        one()
+            .seen(0, &[A, A])
+            .seen(1, &[A])
+            .says(&["broker1 got 0-1 twice"]);
+        let mut foreign = one().seen(0, &[A]).seen(1, &[A]);
+        foreign.0.sessions[0][0].seen[0].topic = "y".to_owned();
+        foreign.says(&["what nobody published"]);
+        let mut late = one().seen(0, &[A]);
+        late.0.sessions[1][0].began = Duration::from_secs(2);
+        late.says(&[]);
+        let mut forged = one().seen(0, &[A]).seen(1, &[A]);
+        forged.0.sessions[1][0].seen[0].stamp = None;
+        forged.says(&["without a stamp"]);
+    }
+
+    #[test]
+    fn the_last_value_is_retained_everywhere_and_shown_after_those_before() {
+        let two = || Case::new().op(A, "x", Deed::Set, 1).op(B, "x", Deed::Set, 2);
+        let all = |case: Case, seen: &[OpId], kept: OpId| {
+            BOTH.iter()
+                .fold(case, |case, broker| case.seen(*broker, seen).kept(*broker, kept))
+        };
+        all(two(), &[A, B], B).says(&[]);
+        // The first was superseded before it came.
+        all(two(), &[B], B).says(&[]);
+        all(two(), &[A], A).says(&["did not get", "did not get"]);
+        all(two(), &[B, A], B).says(&["older value after a newer", "older value after a newer"]);
+        two()
+            .seen(0, &[A, B])
+            .seen(1, &[A, B])
+            .kept(0, B)
+            .says(&["broker2 None", "broker2 retains nothing"]);
+        all(two(), &[A, B], A).says(&["broker1 retains Op", "broker2 retains Op"]);
+    }
+
+    #[test]
+    fn what_was_cleared_stays_away() {
+        let cleared = || Case::new().op(A, "x", Deed::Set, 1).op(B, "x", Deed::Clear, 2);
+        cleared().seen(0, &[A, B]).seen(1, &[A, B]).says(&[]);
+        // Whoever never knew the value is told nothing of its end; whoever knew it is.
+        cleared().seen(0, &[A, B]).says(&[]);
+        cleared()
+            .seen(0, &[A, B])
+            .seen(1, &[A])
+            .says(&["broker2 did not get"]);
+        let back = cleared().seen(0, &[A, B]).seen(1, &[A, B]);
+        back.kept(0, A)
+            .kept(1, A)
+            .says(&["has the deleted", "has the deleted"]);
+    }
+
+    #[test]
+    fn digests_are_equal_and_all_are_in_sync() {
+        let told = |digest: &str, in_sync| {
+            Some(Digest {
+                count: 1,
+                digest: digest.to_owned(),
+                in_sync,
+            })
+        };
+        for (digests, words) in [
+            (vec![told("a", true), told("a", true)], vec![]),
+            (vec![told("a", true), told("b", true)], vec!["digests differ"]),
+            (vec![told("a", true), None], vec!["digests differ"]),
+            (
+                vec![told("a", true), told("a", false)],
+                vec!["not all are in sync"],
+            ),
+        ] {
+            let mut case = Case::new();
+            case.0.digests = digests;
+            case.says(&words);
+        }
+    }
+}
