@@ -60,14 +60,30 @@ const MOST_LOOKED_AT_AGAIN: usize = 10_000;
 const SLICE: usize = 100;
 
 /// What is kept of a retained value.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Value {
-    /// Of payload and properties.
+    /// Of payload and properties, but for stamps.
     fingerprint: u64,
     /// Of the payload.
     bytes: usize,
     /// The stamp of the mesh.
     stamp: Option<Box<str>>,
+}
+
+impl PartialEq for Value {
+    /// How a value came to a broker is told by the last word of its stamp, and by earlier stamps, and does not count.
+    fn eq(&self, other: &Self) -> bool {
+        let written = |value: &Self| -> Option<String> {
+            let stamp = value.stamp.as_deref()?;
+            Some(
+                stamp
+                    .rsplit_once(' ')
+                    .map_or(stamp, |(written, _)| written)
+                    .to_owned(),
+            )
+        };
+        self.fingerprint == other.fingerprint && written(self) == written(other)
+    }
 }
 
 impl Value {
@@ -80,9 +96,15 @@ impl Value {
             properties.content_type.hash(&mut hasher);
             properties.response_topic.hash(&mut hasher);
             properties.correlation_data.hash(&mut hasher);
-            properties.user_properties.hash(&mut hasher);
-            let stamps = properties.user_properties.iter();
-            stamp = stamps.rev().find(|(name, _)| name == names::STAMP_PROPERTY);
+            let is_stamp = |property: &&(String, String)| property.0 == names::STAMP_PROPERTY;
+            for property in properties
+                .user_properties
+                .iter()
+                .filter(|property| !is_stamp(property))
+            {
+                property.hash(&mut hasher);
+            }
+            stamp = properties.user_properties.iter().rfind(is_stamp);
         }
         Self {
             fingerprint: hasher.finish(),
