@@ -187,7 +187,7 @@ if [ -n "$only_scenarios" ]; then
 elif [ "${#filters[@]}" -gt 0 ]; then
   steps 5
 else
-  steps 7
+  steps 8
 fi
 step "Looking for Mosquitto, Nginx, HAProxy, Python and network tools"
 need_mosquitto
@@ -214,6 +214,10 @@ if [ -z "$only_scenarios" ]; then
 fi
 # Filters are about tests by name, which the others have not.
 if [ "${#filters[@]}" -eq 0 ]; then
+  if [ -z "$only_scenarios" ]; then
+    step "Testing the plugin on other versions of Mosquitto"
+    ./deploy/test-mosquitto-versions.sh
+  fi
   step "Running the scenarios"
   run_scenarios
   if [ -z "$only_scenarios" ]; then

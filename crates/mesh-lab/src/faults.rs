@@ -56,7 +56,14 @@ pub enum Fault {
         /// From whom; from everyone if `None`.
         from: Option<BrokerId>,
     },
-    /// Ends [`Self::Cut`] of the same names; without `from` every cut of the broker.
+    /// Drops every packet that one broker's node sends to another's, without a word to anyone; what comes back passes.
+    CutWay {
+        /// Who is not reached.
+        broker: BrokerId,
+        /// By whom.
+        from: BrokerId,
+    },
+    /// Ends [`Self::Cut`] and [`Self::CutWay`] of the same names; without `from` every cut of the broker.
     Heal {
         /// Who.
         broker: BrokerId,
@@ -135,6 +142,16 @@ impl Lab {
         self.fault(&Fault::Cut { broker, from }).await
     }
 
+    /// [`Fault::CutWay`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fault`].
+    pub async fn cut_way(&self, broker: &BrokerId, from: &BrokerId) -> Result<(), LabError> {
+        let (broker, from) = (broker.clone(), from.clone());
+        self.fault(&Fault::CutWay { broker, from }).await
+    }
+
     /// [`Fault::Heal`].
     ///
     /// # Errors
@@ -167,6 +184,11 @@ impl Shared {
             Fault::Cut { broker, from } => {
                 let (node, from) = self.nodes(broker, from.as_ref())?;
                 self.net.cut(node, from)
+            }
+            Fault::CutWay { broker, from } => {
+                let to = self.nodes(broker, Some(from))?.0;
+                let from = self.nodes(from, None)?.0;
+                self.net.cut_way(from, to)
             }
             Fault::Heal { broker, from } => {
                 let (node, from) = self.nodes(broker, from.as_ref())?;

@@ -32,5 +32,5 @@ pub use lab::Lab;
 pub use layout::Ports;
 pub use net::Net;
 pub use options::{BrokerConf, ExtraFiles, ExtraProcess, LabOptions, MAX_BROKERS, MAX_EXTRA, Progress};
-pub use programs::{own as own_program, system as system_program};
+pub use programs::{mosquitto as mosquitto_program, own as own_program, system as system_program};
 pub use wait::{TimedOut, wait_until};

@@ -59,6 +59,8 @@ pub struct LabOptions {
     pub base_port: Option<u16>,
     /// On loopback or in namespaces.
     pub net: Net,
+    /// The broker's program; if `None` that of `MESH_MOSQUITTO`, else the installed one.
+    pub mosquitto: Option<PathBuf>,
     /// Whether Nginx runs.
     pub balancer: bool,
     /// Whether mesh-health runs.
@@ -88,6 +90,7 @@ impl Default for LabOptions {
             brokers: 5,
             base_port: None,
             net: Net::Loopback,
+            mosquitto: None,
             balancer: true,
             health: true,
             dashboard: false,

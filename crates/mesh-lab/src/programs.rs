@@ -26,6 +26,9 @@ pub(crate) struct Nginx {
     pub(crate) takes_error_log: bool,
 }
 
+/// Names the broker's program.
+const MOSQUITTO: &str = "MESH_MOSQUITTO";
+
 /// Folders of daemons that are not in the `PATH` of every user.
 const SYSTEM_FOLDERS: [&str; 5] = [
     "/usr/sbin",
@@ -41,10 +44,10 @@ pub(crate) fn find(options: &LabOptions) -> Result<Programs, LabError> {
     let extension = if cfg!(target_os = "macos") { "dylib" } else { "so" };
     let library = format!("libmesh_plugin.{extension}");
     Ok(Programs {
-        mosquitto: system(
-            "mosquitto",
-            "install it: `apt install mosquitto` or `brew install mosquitto`",
-        )?,
+        mosquitto: match &options.mosquitto {
+            Some(program) => program.clone(),
+            None => mosquitto()?,
+        },
         plugin: match own(&library) {
             Err(missing) if needs_plugin => return Err(missing),
             found => found.ok(),
@@ -52,6 +55,28 @@ pub(crate) fn find(options: &LabOptions) -> Result<Programs, LabError> {
         nginx: options.balancer.then(nginx).transpose()?,
         mesh_health: options.health.then(|| own("mesh-health")).transpose()?,
         mesh_dashboard: options.dashboard.then(|| own("mesh-dashboard")).transpose()?,
+    })
+}
+
+/// The broker's program: the one that `MESH_MOSQUITTO` names, so that everything can be tried with another version
+/// (`deploy/fetch-mosquitto.sh` gets one), else the installed one.
+///
+/// # Errors
+///
+/// [`LabError::Missing`], with what to do.
+pub fn mosquitto() -> Result<PathBuf, LabError> {
+    let Some(named) = std::env::var_os(MOSQUITTO).filter(|named| !named.is_empty()) else {
+        let remedy = "install it: `apt install mosquitto` or `brew install mosquitto`";
+        return system("mosquitto", remedy);
+    };
+    let program = std::path::absolute(&named).map_err(LabError::io("find the current folder"))?;
+    if is_executable(&program) {
+        return Ok(program);
+    }
+    Err(LabError::Missing {
+        what: program.display().to_string(),
+        looked: MOSQUITTO.to_owned(),
+        remedy: "name a program in it, or leave it empty for the installed one".to_owned(),
     })
 }
 

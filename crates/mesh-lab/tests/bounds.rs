@@ -11,8 +11,11 @@ use support::client::Who;
 use support::inbox::Inbox;
 use support::{PATIENCE, at, brokers, start};
 
+/// In flight to one link.
+const WINDOW: u32 = 100;
+
 /// In flight to one link, and queued behind that.
-const BOUND: u32 = 100 + 1000;
+const BOUND: u32 = WINDOW + 1000;
 
 const SETTINGS: &str = "[mosquitto]\nmax_inflight_messages = 100\nmax_queued_messages = 1000\n";
 
@@ -64,8 +67,10 @@ async fn what_does_not_fit_into_the_queue_of_a_link_is_sent_again() {
     assert_eq!(received.missing(messages), [0; 0], "nothing is missing");
     assert_eq!(received.duplicates(), 0, "nothing comes twice");
     let replayed = counter(&lab, 1, "$SYS/broker/mesh/link/broker2/replayed").await;
+    // Later versions than 2.0.11 take what is in flight off the queue's length though it is not in there
+    // (db__ready_for_queue), so that one window more fits.
     assert!(
-        replayed >= u64::from(messages - BOUND),
+        replayed >= u64::from(messages - BOUND - WINDOW),
         "only {replayed} were sent again, but the queue holds {BOUND}"
     );
     assert_eq!(counter(&lab, 1, "$SYS/broker/mesh/link/broker2/lost").await, 0);

@@ -166,6 +166,30 @@ async fn a_broken_link_is_an_incident_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_way_can_be_cut_alone() {
+    let Some(lab) = lab(2).await else { return };
+    let (one, other) = (id("broker1"), id("broker2"));
+    lab.cut_way(&other, &one).await.unwrap();
+    client(lab.broker(&one), "to one").await;
+    client(lab.broker(&other), "to other").await;
+    assert!(
+        !passes(&lab, "broker1", "broker2").await,
+        "what broker1 sends is dropped"
+    );
+    lab.heal(&one, Some(&other)).await.unwrap();
+    wait_until("messages between them", 30 * SECOND, async || {
+        if passes(&lab, "broker1", "broker2").await {
+            Ok(())
+        } else {
+            Err("none")
+        }
+    })
+    .await
+    .unwrap();
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_broker_can_be_restarted_and_clients_come_in_through_the_balancer() {
     let Some(lab) = lab(2).await else { return };
     client(lab.balancer(), "through").await;

@@ -19,6 +19,9 @@ pub const CLIENT_ID_PREFIX: &str = "mesh.";
 /// A client id of this prefix followed by a broker is that of its own plugin, which reads what the broker stores.
 pub const READER_PREFIX: &str = "mesh.read.";
 
+/// The user property in which a message carries its stamp through the mesh.
+pub const STAMP_PROPERTY: &str = "mesh";
+
 /// Topics with this prefix belong to the mesh; only the users above may write there.
 pub const TOPIC_PREFIX: &str = "$mesh/";
 

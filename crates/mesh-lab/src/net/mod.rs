@@ -125,7 +125,16 @@ impl Network {
         }
     }
 
-    /// Undoes [`Self::cut`].
+    /// Drops what one node sends to another one, without a word to anyone.
+    pub(crate) fn cut_way(&self, from: usize, to: usize) -> Result<(), LabError> {
+        match self {
+            Self::Loopback => Err(loopback::cannot_cut(to, Some(from))),
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.cut_way(from, to),
+        }
+    }
+
+    /// Undoes [`Self::cut`] and [`Self::cut_way`].
     pub(crate) fn heal(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
         match self {
             Self::Loopback => Err(loopback::cannot_cut(node, from)),

@@ -31,8 +31,8 @@ const MQTT: u16 = 1883;
 struct Cuts {
     /// Nodes cut off from everyone.
     nodes: BTreeSet<usize>,
-    /// Pairs of nodes cut off from each other, the smaller first.
-    pairs: BTreeSet<(usize, usize)>,
+    /// What one node sends to another one is dropped: from, to.
+    ways: BTreeSet<(usize, usize)>,
 }
 
 /// The namespaces of a lab and what leads into them from 127.0.0.1.
@@ -109,8 +109,13 @@ impl Namespaces {
     pub(crate) fn cut(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
         self.change(|cuts| match from {
             None => drop(cuts.nodes.insert(node)),
-            Some(from) => drop(cuts.pairs.insert(pair(node, from))),
+            Some(from) => cuts.ways.extend([(from, node), (node, from)]),
         })
+    }
+
+    /// Drops what one node sends to another one; the other way stays open.
+    pub(crate) fn cut_way(&self, from: usize, to: usize) -> Result<(), LabError> {
+        self.change(|cuts| cuts.ways.extend([(from, to)]))
     }
 
     /// Undoes a cut; without `from` every one that concerns the node.
@@ -118,9 +123,12 @@ impl Namespaces {
         self.change(|cuts| match from {
             None => {
                 cuts.nodes.remove(&node);
-                cuts.pairs.retain(|pair| pair.0 != node && pair.1 != node);
+                cuts.ways.retain(|(from, to)| *from != node && *to != node);
             }
-            Some(from) => drop(cuts.pairs.remove(&pair(node, from))),
+            Some(from) => {
+                cuts.ways.remove(&(from, node));
+                cuts.ways.remove(&(node, from));
+            }
         })
     }
 
@@ -187,10 +195,6 @@ fn port(node: usize) -> String {
     format!("node{node}")
 }
 
-fn pair(one: usize, other: usize) -> (usize, usize) {
-    (one.min(other), one.max(other))
-}
-
 /// Commands for `ip` in the switch: the bridge and a cable to everyone.
 fn cables(host: &Namespace, nodes: &[Namespace]) -> String {
     let mut text = "link add mesh type bridge\nlink set mesh up\n".to_owned();
@@ -226,12 +230,25 @@ fn filter(cuts: &Cuts) -> String {
         let port = port(*node);
         rules += &format!("iifname {port} drop\noifname {port} drop\n");
     }
-    for (one, other) in &cuts.pairs {
-        let (one, other) = (port(*one), port(*other));
-        rules += &format!("iifname {one} oifname {other} drop\niifname {other} oifname {one} drop\n");
+    for (from, to) in &cuts.ways {
+        rules += &format!("iifname {} oifname {} drop\n", port(*from), port(*to));
     }
     format!(
         "table bridge lab\ndelete table bridge lab\n\
          table bridge lab {{\nchain forward {{\ntype filter hook forward priority 0\n{rules}}}\n}}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_way_is_dropped_and_the_other_passes() {
+        let mut cuts = Cuts::default();
+        cuts.ways.insert((0, 2));
+        let rules = filter(&cuts);
+        assert!(rules.contains("iifname node0 oifname node2 drop\n"), "{rules}");
+        assert!(!rules.contains("iifname node2"), "{rules}");
+    }
 }

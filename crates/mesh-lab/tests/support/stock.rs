@@ -38,7 +38,7 @@ impl Stock {
         let (file, log) = (folder.join("mosquitto.conf"), folder.join("mosquitto.log"));
         std::fs::write(&file, conf).expect("the folder can be written");
         let output = std::fs::File::create(&log).expect("the folder can be written");
-        let child = Command::new(mosquitto())
+        let child = Command::new(mesh_lab::mosquitto_program().expect("mosquitto is installed"))
             .arg("-c")
             .arg(&file)
             .stdin(Stdio::null())
@@ -46,7 +46,7 @@ impl Stock {
             .stderr(output)
             .kill_on_drop(true)
             .spawn()
-            .expect("mosquitto is installed");
+            .expect("it can be started");
         let mut stock = Self {
             child,
             address,
@@ -87,16 +87,6 @@ impl Stock {
             }
         });
         done.await.unwrap_or_else(|late| panic!("{late}"));
-    }
-}
-
-/// Debian does not have it in every user's `PATH`.
-pub fn mosquitto() -> &'static str {
-    let packaged = "/usr/sbin/mosquitto";
-    if Path::new(packaged).exists() {
-        packaged
-    } else {
-        "mosquitto"
     }
 }
 

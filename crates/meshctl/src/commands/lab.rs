@@ -81,7 +81,7 @@ enum FaultCommand {
     /// Drop every packet from and to a broker, silently (lab with --netns)
     Cut(CutArgs),
     /// End cuts of a broker (lab with --netns)
-    Heal(CutArgs),
+    Heal(BetweenArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +96,16 @@ struct ProcessArgs {
 
 #[derive(Debug, clap::Args)]
 struct CutArgs {
+    #[command(flatten)]
+    between: BetweenArgs,
+
+    /// Only what that one sends to BROKER; what comes back passes
+    #[arg(long, requires = "from")]
+    one_way: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct BetweenArgs {
     /// The broker
     broker: BrokerId,
 
@@ -130,8 +140,17 @@ fn fault(command: FaultCommand) -> (PathBuf, Fault) {
         FaultCommand::Hang(args) => on(args, |process| Fault::Hang { process }),
         FaultCommand::Resume(args) => on(args, |process| Fault::Resume { process }),
         FaultCommand::Restart(args) => on(args, |process| Fault::Restart { process }),
-        FaultCommand::Cut(CutArgs { broker, from, state }) => (state.state, Fault::Cut { broker, from }),
-        FaultCommand::Heal(CutArgs { broker, from, state }) => (state.state, Fault::Heal { broker, from }),
+        FaultCommand::Cut(CutArgs { between, one_way }) => {
+            let BetweenArgs { broker, from, state } = between;
+            let fault = match from {
+                Some(from) if one_way => Fault::CutWay { broker, from },
+                from => Fault::Cut { broker, from },
+            };
+            (state.state, fault)
+        }
+        FaultCommand::Heal(BetweenArgs { broker, from, state }) => {
+            (state.state, Fault::Heal { broker, from })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod balancer;
 pub mod bench;
 pub mod check;
+pub mod diff;
 pub mod incidents;
 pub mod lab;
 pub mod operate;

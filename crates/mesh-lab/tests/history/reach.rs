@@ -1,0 +1,177 @@
+//! Which messages cannot have been lost, whatever the network did: pure, from what was done to it and when.
+//!
+//! A message is *held* by the broker that acknowledged it, and by each peer that must have heard it since: both ends
+//! and what lies between were left alone for long enough. A broker that dies holds nothing any more, though it may
+//! have saved more than that. While somebody holds a message, it must not be lost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// After a fault's end, a link is up again within this: both ends notice by their keepalive (5 s, and half of that
+/// again) that it was broken, and try again after 1 to 5 s.
+const LINK_RETURNS: Duration = Duration::from_secs(15);
+
+/// What is sent over a link that is up arrives within this on a loaded machine.
+const HEARD: Duration = Duration::from_secs(1);
+
+/// A peer that is not the origin sends what another one lacks after 3 s, a second more for each one before it, and
+/// again after 5 s.
+const RELAYED: Duration = Duration::from_secs(12);
+
+/// Who was disturbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// A broker hung or was dead.
+    Broker(usize),
+    /// Something between the two was cut.
+    Pair(usize, usize),
+}
+
+/// A fault.
+#[derive(Debug, Clone, Copy)]
+pub struct Trouble {
+    /// Whose.
+    pub who: Who,
+    /// From just before it was made.
+    pub from: Duration,
+    /// Until just after it was mended.
+    pub until: Duration,
+}
+
+/// The end of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Death {
+    /// Before this it lived.
+    pub from: Duration,
+    /// After this it was dead. In between it may have acknowledged something.
+    pub until: Duration,
+    /// Which broker.
+    pub broker: usize,
+}
+
+/// Everything that was done to the network.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// The faults.
+    pub troubles: Vec<Trouble>,
+    /// The ends of processes; each is part of a trouble too.
+    pub deaths: Vec<Death>,
+    /// How many brokers.
+    pub brokers: usize,
+}
+
+impl Reach {
+    /// Whether a message that `origin` acknowledged at `at` may be gone.
+    pub fn may_be_lost(&self, origin: usize, at: Duration) -> bool {
+        let mut holders = BTreeMap::from([(origin, at)]);
+        let mut deaths = self.deaths.clone();
+        deaths.sort();
+        for death in deaths.into_iter().filter(|death| death.until >= at) {
+            self.spread(&mut holders, origin, death.from);
+            holders.remove(&death.broker);
+            if holders.is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Adds everyone who must have heard it by `end`.
+    fn spread(&self, holders: &mut BTreeMap<usize, Duration>, origin: usize, end: Duration) {
+        loop {
+            let heard = (0..self.brokers)
+                .filter(|peer| !holders.contains_key(peer))
+                .filter_map(|peer| {
+                    let from = holders.iter().filter_map(|(holder, since)| {
+                        let patience = if *holder == origin { HEARD } else { RELAYED };
+                        self.heard(*holder, peer, *since, patience)
+                    });
+                    Some((from.min()?, peer))
+                })
+                .min();
+            match heard {
+                Some((at, peer)) if at <= end => drop(holders.insert(peer, at)),
+                _ => return,
+            }
+        }
+    }
+
+    /// When at the latest `peer` has what `holder` has had since `since`.
+    fn heard(&self, holder: usize, peer: usize, since: Duration, patience: Duration) -> Option<Duration> {
+        let concerned = || {
+            self.troubles.iter().filter(|trouble| match trouble.who {
+                Who::Broker(broker) => broker == holder || broker == peer,
+                Who::Pair(one, other) => [(holder, peer), (peer, holder)].contains(&(one, other)),
+            })
+        };
+        let starts = concerned().map(|trouble| (trouble.until + LINK_RETURNS).max(since));
+        let is_calm = |start: Duration| {
+            let (from, until) = (start.saturating_sub(LINK_RETURNS), start + patience);
+            concerned().all(|trouble| trouble.until <= from || trouble.from > until)
+        };
+        let start = starts.chain([since]).filter(|start| is_calm(*start)).min()?;
+        Some(start + patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn reach(troubles: &[(Who, u64, u64)], deaths: &[(u64, usize)]) -> Reach {
+        let trouble = |(who, from, until): &(Who, u64, u64)| Trouble {
+            who: *who,
+            from: s(*from),
+            until: s(*until),
+        };
+        let death = |(at, broker): &(u64, usize)| Death {
+            from: s(*at),
+            until: s(*at) + Duration::from_millis(10),
+            broker: *broker,
+        };
+        Reach {
+            troubles: troubles.iter().map(trouble).collect(),
+            deaths: deaths.iter().map(death).collect(),
+            brokers: 3,
+        }
+    }
+
+    #[test]
+    fn what_a_peer_has_heard_survives_its_origin() {
+        let dies = |at| (Who::Broker(0), at, at + 2);
+        // Heard by both peers a second later, and by nobody if the broker dies before.
+        assert!(!reach(&[dies(10)], &[(10, 0)]).may_be_lost(0, s(5)));
+        assert!(reach(&[dies(10)], &[(10, 0)]).may_be_lost(0, s(10)));
+        // Cut off from both peers, or from one.
+        let cut = |peer| (Who::Pair(peer, 0), 4, 30);
+        assert!(reach(&[dies(10), cut(1), cut(2)], &[(10, 0)]).may_be_lost(0, s(5)));
+        assert!(!reach(&[dies(10), cut(1)], &[(10, 0)]).may_be_lost(0, s(5)));
+    }
+
+    #[test]
+    fn a_peer_that_heard_it_may_die_after_it_has_told_the_rest() {
+        let troubles = |second| {
+            [
+                (Who::Broker(0), 10, 12),
+                (Who::Broker(1), second, second + 1),
+                (Who::Pair(0, 2), 2, 60),
+            ]
+        };
+        // Broker 2 is cut off from the origin and learns it from broker 1, whose death is early or late.
+        assert!(reach(&troubles(11), &[(10, 0), (11, 1)]).may_be_lost(0, s(5)));
+        assert!(!reach(&troubles(40), &[(10, 0), (40, 1)]).may_be_lost(0, s(5)));
+        assert!(!reach(&[], &[]).may_be_lost(2, s(0)));
+    }
+
+    #[test]
+    fn a_link_that_was_broken_needs_time_to_return() {
+        let cut = |peer| (Who::Pair(0, peer), 0, 5);
+        let troubles = |death| [cut(1), cut(2), (Who::Broker(0), death, death + 1)];
+        assert!(reach(&troubles(19), &[(19, 0)]).may_be_lost(0, s(6)));
+        assert!(!reach(&troubles(22), &[(22, 0)]).may_be_lost(0, s(6)));
+    }
+}
