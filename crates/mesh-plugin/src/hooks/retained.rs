@@ -39,6 +39,8 @@ pub(super) struct Tools {
     alive_at: Cell<u64>,
     /// A problem is not said before.
     say_at: Cell<u64>,
+    /// The longest that a callback has taken which does something about retained messages.
+    longest: Cell<Duration>,
 }
 
 impl Tools {
@@ -65,6 +67,7 @@ impl Tools {
             seen_at: Cell::default(),
             alive_at: Cell::default(),
             say_at: Cell::default(),
+            longest: Cell::default(),
         }
     }
 
@@ -72,6 +75,11 @@ impl Tools {
         if let Some(journal) = &mut *self.journal.borrow_mut() {
             journal.keep(record);
         }
+    }
+
+    /// A callback has taken so long.
+    pub(super) fn took(&self, time: Duration) {
+        self.longest.set(self.longest.get().max(time));
     }
 
     /// Says a problem, if it was not said of late.
@@ -255,8 +263,11 @@ impl Plugin {
     pub(super) fn publish_retained_status(&self) {
         let status = self.policy.borrow_mut().retained().status();
         let text = format!(
-            r#"{{"count":{},"digest":"{:032x}","in_sync":{}}}"#,
-            status.count, status.digest, status.in_sync
+            r#"{{"count":{},"digest":"{:032x}","in_sync":{},"longest_us":{}}}"#,
+            status.count,
+            status.digest,
+            status.in_sync,
+            self.retained.longest.get().as_micros()
         );
         if let Err(code) = ffi::publish_retained(RETAINED_TOPIC, &text) {
             log(
