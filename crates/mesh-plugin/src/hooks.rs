@@ -269,7 +269,9 @@ impl Plugin {
     fn stamp(&self, published: &Published<'_>, message: &mut Message<'_>) -> c_int {
         let now = self.now();
         let stamp = self.policy.borrow_mut().stamp(published, now);
-        if let Err(code) = message.append(c"mesh", &stamp.to_string()) {
+        let mut text = String::with_capacity(Stamp::LONGEST + 1);
+        stamp.write(&mut text);
+        if let Err(code) = message.append(c"mesh", text) {
             log(Level::Error, &format!("cannot stamp a message: error {code}"));
         }
         let mut properties = self.properties.borrow_mut();
@@ -453,9 +455,13 @@ impl Plugin {
         }
     }
 
-    /// Tells peers what was seen here.
-    fn report(&self, now: Now) {
-        for (peer, report) in self.policy.borrow_mut().reports(now) {
+    /// Tells peers what was seen here, if it is time for that.
+    fn report(&self, now: Now) -> bool {
+        let mut policy = self.policy.borrow_mut();
+        if !policy.report_due(now) {
+            return false;
+        }
+        for (peer, report) in policy.reports(now) {
             let message = Publish {
                 topic: &self.seen_topic,
                 payload: report.as_bytes(),
@@ -466,6 +472,7 @@ impl Plugin {
             // Should it fail, the next one will do.
             ffi::publish_to(&self.link_ids[peer], &message).ok();
         }
+        true
     }
 
     /// Tells peers which clients have connected here. Before the report: who hears that has heard this.
@@ -583,12 +590,13 @@ impl Plugin {
         drop(policy);
         tell(alarm);
         self.announce_clients();
-        self.report(now);
+        if self.report(now) {
+            self.tell_notices();
+        }
         self.execute_wills(now);
         self.send_kept();
         self.act();
         self.write_down(now);
-        self.tell_notices();
         self.end_outdated();
         self.kick_unwanted();
         if self.board.borrow_mut().due(Duration::from_millis(now.up_ms)) {

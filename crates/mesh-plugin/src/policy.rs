@@ -602,12 +602,13 @@ impl Policy {
         }
     }
 
-    /// What was seen here, for each peer whose link is there, if it is time to tell: the peer's place, the client
-    /// id of its link, and the report.
-    pub fn reports(&mut self, now: Now) -> Vec<(usize, String)> {
-        if !self.replication.report_due(now) {
-            return Vec::new();
-        }
+    /// Whether peers are to be told now what was seen here. Says so once.
+    pub fn report_due(&mut self, now: Now) -> bool {
+        self.replication.report_due(now)
+    }
+
+    /// What was seen here, for each peer whose link is there.
+    pub fn reports(&self, now: Now) -> Vec<(usize, String)> {
         let up = (0..self.peers.len()).filter(|peer| self.replication.is_up(*peer));
         up.map(|peer| (peer, self.replication.report(peer, now)))
             .collect()

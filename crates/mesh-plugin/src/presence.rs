@@ -90,6 +90,9 @@ impl Presence {
 
     /// The broker's loop has turned. Returns what peers are to be told: each a message.
     pub fn turn(&mut self) -> Vec<Vec<u8>> {
+        if self.arriving.is_empty() {
+            return Vec::new();
+        }
         for client in std::mem::take(&mut self.arriving) {
             if let Some(session) = self.connected.get(&client) {
                 if self.recent.len() == MOST_RECENT {

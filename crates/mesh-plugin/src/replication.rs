@@ -500,9 +500,12 @@ impl Replication {
         for (origin, epoch, numbers) in &report.seen {
             peer.told(origin, *epoch, numbers, now.up_ms);
         }
-        let has = |stamp: &Stamp| peer.seen.contains(&stamp.origin, stamp.epoch, stamp.seq);
-        self.own.seen_by(at, has);
-        self.foreign.seen_by(at, has);
+        let own = peer.seen.of(&self.me, self.epoch);
+        self.own
+            .seen_by(at, |stamp| own.is_some_and(|numbers| numbers.contains(stamp.seq)));
+        let seen = &peer.seen;
+        self.foreign
+            .seen_by(at, |stamp| seen.contains(&stamp.origin, stamp.epoch, stamp.seq));
         if let Some(numbers) = peer.seen.of(&self.me, self.epoch) {
             peer.evicted.remove_all(numbers);
             peer.gone.remove_all(numbers);

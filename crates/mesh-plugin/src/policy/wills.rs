@@ -223,6 +223,9 @@ impl Policy {
     /// What peers are to be told of clients here: a peer and a message each.
     pub fn announcements(&mut self) -> Vec<(usize, Vec<u8>)> {
         let news = self.moves.presence.turn();
+        if news.is_empty() && self.moves.newcomers.is_empty() {
+            return Vec::new();
+        }
         let newcomers = std::mem::take(&mut self.moves.newcomers);
         let mut messages = Vec::new();
         for peer in (0..self.peers.len()).filter(|peer| self.replication.is_up(*peer)) {

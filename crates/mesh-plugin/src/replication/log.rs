@@ -228,7 +228,7 @@ impl Log {
     }
 
     /// `peer` has every entry that `has` says; those that everyone has go.
-    pub fn seen_by(&mut self, peer: usize, has: impl Fn(&Stamp) -> bool) {
+    pub fn seen_by(&mut self, peer: usize, mut has: impl FnMut(&Stamp) -> bool) {
         let start = self.lacked_from(peer);
         let mut from = None;
         let of_peer = &mut self.peers[peer];

@@ -151,9 +151,9 @@ impl Seen {
         let Some(origin) = self.0.iter().find(|known| known.id == *origin) else {
             return false;
         };
+        // Mostly it is the newest.
         match origin.epochs.iter().rev().find(|(known, _)| *known <= epoch) {
-            Some((known, ranges)) if *known == epoch => ranges.contains(seq),
-            Some(_) => false,
+            Some((known, ranges)) => *known == epoch && ranges.contains(seq),
             None => origin.epochs.len() == MOST_EPOCHS,
         }
     }
