@@ -327,9 +327,9 @@ impl Plugin {
         let Some(peer) = peer else {
             return;
         };
-        let begin = Instant::now();
+        let watch = self.watch();
         let clock_off = self.policy.borrow_mut().told(peer, topic, payload, now);
-        self.retained.took(begin.elapsed());
+        self.stop(watch);
         if let Some(off_ms) = clock_off {
             let (id, seconds) = (&self.options.peers[peer].id, off_ms.abs() / 1000);
             let which = if off_ms > 0 { "ahead of" } else { "behind" };
@@ -581,7 +581,7 @@ impl Plugin {
 
     /// TICK.
     pub(crate) fn tick(&self) -> c_int {
-        let begin = Instant::now();
+        let watch = self.watch();
         let now = self.now();
         self.take_replies(now);
         let mut policy = self.policy.borrow_mut();
@@ -605,7 +605,7 @@ impl Plugin {
         }
         // Last, since a kick asks and disconnects.
         self.policy.borrow_mut().route_salvaged();
-        self.retained.took(begin.elapsed());
+        self.stop(watch);
         abi::SUCCESS
     }
 

@@ -15,7 +15,7 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// `[mosquitto]`: how every broker is set up. In a path, `{broker}` stands for the broker's id.
 #[derive(Debug, Clone)]
@@ -339,7 +339,7 @@ fn read_mosquitto(reader: &mut Reader) -> Mosquitto {
         tombstone_ttl: s.duration(
             "tombstone_ttl",
             "7d",
-            HOUR..=3650 * DAY,
+            HOUR..=10 * YEAR,
             "how long a deletion of a retained message is remembered; a broker that was away for longer takes a \
              copy from its peers",
         ),
