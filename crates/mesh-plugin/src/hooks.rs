@@ -16,14 +16,15 @@ use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Mes
 use crate::message::{Property, Publish, encode};
 use crate::options::{Options, Peer};
 use crate::policy::{
-    self, Admission, Arrival, Bypass, Fate, Handling, Internal, Last, Login, Policy, Published, Shown,
-    Verdict,
+    self, Admission, Arrival, Bypass, Fate, Handling, Internal, Login, Policy, Published, Shown, Verdict,
 };
-use crate::replication::{Content, Notice, Now};
+use crate::replication::{Content, Now};
 use crate::retained::journal::Record;
 use crate::stamp::{STAMP_PROPERTY, Stamp};
 use crate::{memory, salvage, startup};
 
+mod clients;
+mod links;
 mod retained;
 
 use retained::Tools;
@@ -436,145 +437,6 @@ impl Plugin {
         }
     }
 
-    /// Sends what is due from the logs to links.
-    fn send_kept(&self) {
-        let mut policy = self.policy.borrow_mut();
-        // Queued by the broker until its next turn: nothing is called back from here.
-        let mut refused = None;
-        while let Some((peer, entry)) = policy.replication().next_send() {
-            if let Some(message) = entry.publish() {
-                refused = ffi::publish_to(&self.link_ids[peer], &message).err().or(refused);
-            }
-        }
-        drop(policy);
-        if let Some(code) = refused {
-            log(
-                Level::Error,
-                &format!("cannot send to a link what is kept for it: error {code}"),
-            );
-        }
-    }
-
-    /// Tells peers what was seen here, if it is time for that.
-    fn report(&self, now: Now) -> bool {
-        let mut policy = self.policy.borrow_mut();
-        if !policy.report_due(now) {
-            return false;
-        }
-        for (peer, report) in policy.reports(now) {
-            let message = Publish {
-                topic: &self.seen_topic,
-                payload: report.as_bytes(),
-                qos: 0,
-                retain: false,
-                properties: Vec::new(),
-            };
-            // Should it fail, the next one will do.
-            ffi::publish_to(&self.link_ids[peer], &message).ok();
-        }
-        true
-    }
-
-    /// Tells peers which clients have connected here. Before the report: who hears that has heard this.
-    fn announce_clients(&self) {
-        for (peer, clients) in self.policy.borrow_mut().announcements() {
-            let message = Publish {
-                topic: &self.presence_topic,
-                payload: &clients,
-                qos: 0,
-                retain: false,
-                properties: Vec::new(),
-            };
-            if let Err(code) = ffi::publish_to(&self.link_ids[peer], &message) {
-                log(
-                    Level::Error,
-                    &format!("cannot tell a peer of clients: error {code}"),
-                );
-            }
-        }
-    }
-
-    /// Publishes held wills whose clients have not moved.
-    fn execute_wills(&self, now: Now) {
-        let execution = self.policy.borrow_mut().execute_wills(now);
-        for Last { will, stamp } in &execution.publish {
-            let stamp = stamp.as_ref().map(Stamp::to_string);
-            let Ok(topic) = str::from_utf8(&will.topic) else {
-                continue;
-            };
-            let message = Publish {
-                topic,
-                payload: &will.payload,
-                qos: will.qos,
-                retain: will.retain,
-                properties: stamp
-                    .iter()
-                    .map(|stamp| Property::User(STAMP_PROPERTY, stamp))
-                    .collect(),
-            };
-            if let Err(code) = ffi::publish(&message) {
-                log(Level::Error, &format!("cannot publish a will: error {code}"));
-            }
-        }
-        if execution.unproven > 0 {
-            log(
-                Level::Warning,
-                &format!(
-                    "{} wills are not published: they were held while this broker could not tell whether their \
-                     clients had moved, and those were not seen to publish to the same topics",
-                    execution.unproven
-                ),
-            );
-        }
-    }
-
-    /// Ends the sessions of clients that have connected to a peer since.
-    fn end_outdated(&self) {
-        let outdated = self.policy.borrow_mut().outdated_clients();
-        for id in &outdated {
-            if let Ok(id) = str::from_utf8(id) {
-                log(
-                    Level::Notice,
-                    &format!(
-                        "client \"{}\" has connected to another broker",
-                        printable(id.as_bytes())
-                    ),
-                );
-                ffi::kick(id);
-            }
-        }
-    }
-
-    fn tell_notices(&self) {
-        loop {
-            let notice = self.policy.borrow_mut().take_notice();
-            let Some((peer, notice)) = notice else {
-                return;
-            };
-            let id = &self.options.peers[peer].id;
-            let (level, text) = match notice {
-                Notice::Filling(backlog) => (
-                    Level::Warning,
-                    format!(
-                        "{backlog} messages are kept for {id}, which does not take them; soon the oldest will be \
-                         lost to it (mosquitto.replay_messages, mosquitto.replay_mib)"
-                    ),
-                ),
-                Notice::Losing => (
-                    Level::Error,
-                    format!(
-                        "what is kept for {id} has reached its bounds: the oldest messages are lost to it"
-                    ),
-                ),
-                Notice::Calm(lost) => (
-                    Level::Notice,
-                    format!("{id} takes messages again; {lost} are lost to it since this broker started"),
-                ),
-            };
-            log(level, &text);
-        }
-    }
-
     fn now(&self) -> Now {
         now_since(self.started)
     }
@@ -594,6 +456,7 @@ impl Plugin {
             self.tell_notices();
         }
         self.execute_wills(now);
+        self.store_anew();
         self.send_kept();
         self.act();
         self.write_down(now);

@@ -31,7 +31,7 @@ use mesh_model::topology::Link;
 use crate::counters::LinkCounts;
 use crate::options::{Options, Ordinary};
 use crate::replication::seen::{Ranges, Seen};
-use crate::replication::{Content, Notice, Now, Replication, Report, report};
+use crate::replication::{Content, Entry, Notice, Now, Replication, Report, report};
 use crate::retained::replica::{Replica, Restored};
 use crate::retained::sync::{self, Contact};
 use crate::stamp::{Hlc, Stamp};
@@ -116,6 +116,8 @@ pub struct Policy {
     held: HeldMessages,
     /// The one of these that is being routed.
     released: Option<TopicKey>,
+    /// What the broker has stored with another stamp than it has elsewhere, as it is elsewhere.
+    to_store: Vec<Entry>,
     /// Stored messages are being delivered to this client, which subscribes.
     replaying: Option<ClientKey>,
     /// The bridge that brought the last message in, if nothing but READ checks has happened since.
@@ -169,6 +171,7 @@ impl Policy {
             reader_id: reader_client_id(&options.broker_id),
             held: HeldMessages::new(options.replay),
             released: None,
+            to_store: Vec::new(),
             peers,
             options,
             sessions: Sessions::default(),
@@ -299,6 +302,19 @@ impl Policy {
         self.salvaged.publish(std::iter::once(message), !shown);
     }
 
+    /// Messages that are to be published only to be stored, unless something newer is. Each is to be told by
+    /// [`Self::hide`] first.
+    pub fn take_to_store(&mut self) -> Vec<Entry> {
+        let mut entries = std::mem::take(&mut self.to_store);
+        entries.retain(|entry| self.retained.is_newest(entry.content().topic, &entry.stamp));
+        entries
+    }
+
+    /// A message will be published only to be stored.
+    pub fn hide(&mut self, message: Shown<'_>) {
+        self.salvaged.publish(std::iter::once(message), true);
+    }
+
     /// The broker routes what plugins have published when this callback has returned.
     pub fn route_salvaged(&mut self) {
         self.forget_message();
@@ -334,6 +350,9 @@ impl Policy {
         if entry.stamp.retain {
             let content = entry.content();
             self.retained.local(content.topic, &entry.stamp, content.payload);
+            if late {
+                self.to_store.push(entry.copy());
+            }
         }
         self.replication.release(entry, late);
     }

@@ -5,6 +5,7 @@ use super::*;
 use crate::options::Peer;
 use crate::replication::Bounds;
 
+mod arrivals;
 mod held;
 mod wills;
 

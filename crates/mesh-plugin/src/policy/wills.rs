@@ -188,6 +188,9 @@ impl Policy {
             ..*content
         };
         let entry = self.replication.entry(stamp.clone(), &content, now);
+        if from_log && retain && !content.payload.is_empty() {
+            self.to_store.push(entry.copy());
+        }
         self.replication.release(entry, from_log);
         stamp
     }

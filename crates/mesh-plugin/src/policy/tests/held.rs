@@ -90,6 +90,7 @@ fn one_that_waits_for_too_long_gives_up_its_number_and_goes_with_another() {
     assert!(policy.replication().report(0, NOW).contains("\nvoid 1\n"));
     assert_eq!(released(&mut policy, T1, 1), [false, false]);
     assert_eq!(sent(&mut policy), [(0, 2), (1, 2)]);
+    assert!(policy.take_to_store().is_empty(), "it is not retained");
 }
 
 #[test]

@@ -88,6 +88,18 @@ fn the_will_of_a_client_that_dies_goes_to_links_with_a_stamp() {
     assert_eq!(peers, [0, 1]);
     assert!(sent.iter().all(|(_, stamp)| stamp.retain && stamp.qos == 1));
     assert_eq!(sent[0].1, sent[1].1);
+    // The broker stores it with that stamp, and shows it to nobody a second time.
+    let stored = policy.take_to_store();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].stamp, sent[0].1);
+    let again = Shown {
+        length: CONTENT.payload.len(),
+        retain: true,
+        ..shown("a/b", 0)
+    };
+    policy.hide(again);
+    policy.route_salvaged();
+    assert_eq!(routed_by_itself(&mut policy, &again, T2), [false; 4]);
     // It was one message.
     assert_eq!(policy.counts().next().unwrap().backlog, 1);
     publish(&mut policy, BOB, T1, 1);

@@ -261,10 +261,21 @@ async fn has_all(lab: &Lab, n: usize, topics: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the `n`th broker so that it saves its database, starts it again, and tells how long it took to answer.
+/// Makes the `n`th broker save its database and kills it, starts it again, and tells how long it took to answer.
 async fn restart(lab: &Lab, n: usize) -> anyhow::Result<Duration> {
     let name = format!("broker{n}");
-    lab.halt(&name).await?;
+    let database = lab.state().join(&name).join("mosquitto.db");
+    let before = std::time::SystemTime::now();
+    lab.save(&name)?;
+    // It takes the place of the old one when it is whole.
+    wait_until("a saved database", PATIENCE, async || {
+        let saved = std::fs::metadata(&database)?.modified()? >= before;
+        saved
+            .then_some(())
+            .ok_or_else(|| std::io::Error::other("not yet"))
+    })
+    .await?;
+    lab.kill(&name).await?;
     let begin = Instant::now();
     lab.restart(&name).await?;
     listens(at(lab, n)).await?;
