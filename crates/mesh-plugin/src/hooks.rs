@@ -330,7 +330,9 @@ impl Plugin {
         let Some(peer) = peer else {
             return;
         };
+        let watch = self.watch();
         let clock_off = self.policy.borrow_mut().told(peer, topic, payload, now);
+        self.stop(watch);
         if let Some(off_ms) = clock_off {
             let (id, seconds) = (&self.options.peers[peer].id, off_ms.abs() / 1000);
             let which = if off_ms > 0 { "ahead of" } else { "behind" };
@@ -443,6 +445,7 @@ impl Plugin {
 
     /// TICK.
     pub(crate) fn tick(&self) -> c_int {
+        let watch = self.watch();
         let now = self.now();
         self.take_replies(now);
         let mut policy = self.policy.borrow_mut();
@@ -467,6 +470,7 @@ impl Plugin {
         }
         // Last, since a kick asks and disconnects.
         self.policy.borrow_mut().route_salvaged();
+        self.stop(watch);
         abi::SUCCESS
     }
 

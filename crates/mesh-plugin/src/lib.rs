@@ -15,7 +15,7 @@
 //! - **No storm.** If another plugin answers first, this one is not asked and could not keep the first
 //!   promise. It notices that, says so, and takes the broker out of the mesh until it is restarted.
 //! - **The broker lives.** A panic is caught at the callback, logged with its place, and answered safely.
-//!   Nothing blocks and nothing touches the disk once the broker runs.
+//!   Nothing blocks once the broker runs; the disk is left to a thread ([`retained::journal`]).
 //! - **It tells.** Each second it publishes its counters, retained, under `$SYS/broker/mesh/`.
 //!
 //! Why the pieces are as they are: [`policy`] holds every decision as plain values and is tested without a

@@ -1,9 +1,10 @@
 //! What has to be done for retained messages: said to peers, read, stored, kept, logged.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_model::names::{LINK_USER, RETAINED_TOPIC, SYNC_PREFIX, reader_client_id};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::Plugin;
 use crate::ffi::{self, Level, log};
@@ -21,6 +22,8 @@ use crate::stamp::{Hlc, STAMP_PROPERTY, Stamp};
 
 /// So many bytes of values are handed on in one turn of the loop, at least one value.
 const TURN_BYTES: usize = 512 << 10;
+/// And for so long.
+const TURN: Duration = Duration::from_millis(2);
 /// What was seen is kept so often, if it has changed.
 const SEEN_EVERY_MS: u64 = 1_000;
 /// And that this broker runs, so often.
@@ -39,6 +42,8 @@ pub(super) struct Tools {
     alive_at: Cell<u64>,
     /// A problem is not said before.
     say_at: Cell<u64>,
+    /// The most processor time that a callback has taken which does something about retained messages.
+    longest: Cell<Duration>,
 }
 
 impl Tools {
@@ -65,6 +70,7 @@ impl Tools {
             seen_at: Cell::default(),
             alive_at: Cell::default(),
             say_at: Cell::default(),
+            longest: Cell::default(),
         }
     }
 
@@ -84,13 +90,28 @@ impl Tools {
 }
 
 impl Plugin {
+    /// Looks at the clock, if there is something to do about retained messages.
+    pub(super) fn watch(&self) -> Option<Duration> {
+        self.policy.borrow_mut().retained().is_busy().then(processor_time)
+    }
+
+    /// What [`Self::watch`] was called for is done.
+    pub(super) fn stop(&self, watch: Option<Duration>) {
+        if let Some(begin) = watch {
+            let time = processor_time().saturating_sub(begin);
+            let longest = &self.retained.longest;
+            longest.set(longest.get().max(time));
+        }
+    }
+
     /// Takes in what the reader has found.
     pub(super) fn take_replies(&self, now: Now) {
         let Some(reader) = &self.retained.reader else {
             return;
         };
-        let mut bytes = 0;
+        let (mut bytes, begin) = (0, Instant::now());
         while bytes < TURN_BYTES
+            && begin.elapsed() < TURN
             && let Some(reply) = reader.reply()
         {
             let problem = match reply {
@@ -255,8 +276,11 @@ impl Plugin {
     pub(super) fn publish_retained_status(&self) {
         let status = self.policy.borrow_mut().retained().status();
         let text = format!(
-            r#"{{"count":{},"digest":"{:032x}","in_sync":{}}}"#,
-            status.count, status.digest, status.in_sync
+            r#"{{"count":{},"digest":"{:032x}","in_sync":{},"longest_us":{}}}"#,
+            status.count,
+            status.digest,
+            status.in_sync,
+            self.retained.longest.get().as_micros()
         );
         if let Err(code) = ffi::publish_retained(RETAINED_TOPIC, &text) {
             log(
@@ -265,6 +289,15 @@ impl Plugin {
             );
         }
     }
+}
+
+/// What this thread has used so far. On a busy machine a callback takes longer than that, which is not its doing.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 impl Drop for Plugin {

@@ -188,6 +188,11 @@ impl Replica {
         }
     }
 
+    /// Whether a comparison with a peer or a look into the store is under way.
+    pub fn is_busy(&self) -> bool {
+        !self.jobs.is_empty() || !self.ended.is_empty() || !self.actions.is_empty() || self.sync.is_busy()
+    }
+
     /// How many deletions and expired values are remembered.
     pub fn ended(&self) -> usize {
         self.index.ended()

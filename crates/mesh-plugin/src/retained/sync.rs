@@ -172,6 +172,11 @@ impl Sync {
         there.peek().is_some() && there.all(Peer::is_through)
     }
 
+    /// Whether a round runs, or a peer waits for an answer.
+    pub fn is_busy(&self) -> bool {
+        self.round.is_some() || self.peers.iter().any(|peer| !peer.requests.is_empty())
+    }
+
     /// What is to be done since the last time.
     pub fn take_commands(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.commands)

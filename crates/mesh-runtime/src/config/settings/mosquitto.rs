@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{DAY, HOUR, SECOND};
+use super::{HOUR, SECOND, YEAR};
 use crate::config::reader::Reader;
 
 /// `[mosquitto]`: how every broker is set up. In a path, `{broker}` stands for the broker's id.
@@ -115,7 +115,7 @@ pub(super) fn read(reader: &mut Reader) -> Mosquitto {
         tombstone_ttl: s.duration(
             "tombstone_ttl",
             "7d",
-            HOUR..=3650 * DAY,
+            HOUR..=10 * YEAR,
             "how long a deletion of a retained message is remembered; a broker that was away for longer takes a \
              copy from its peers",
         ),

@@ -5,6 +5,7 @@ mod failover;
 mod mesh;
 mod networks;
 mod report;
+mod retained;
 mod size;
 mod speed;
 mod usage;
@@ -26,6 +27,8 @@ pub struct BenchArgs {
 enum Command {
     /// The mesh against a star of stock brokers and a single one: speed, cost, loss
     Mesh(mesh::MeshArgs),
+    /// Very many retained messages: memory, restart, a broker that joins with nothing
+    Retained(retained::RetainedArgs),
     /// Brokers that die, hang or vanish, behind mesh-health, HAProxy and Nginx alone
     Failover(failover::FailoverArgs),
 }
@@ -34,6 +37,7 @@ enum Command {
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Mesh(args) => mesh::run(args).await,
+        Command::Retained(args) => retained::run(args).await,
         Command::Failover(args) => failover::run(args).await,
     }
 }
