@@ -1,0 +1,191 @@
+//! Incidents and samples: what mesh-health tells, kept for longer than it remembers.
+
+use jiff::Timestamp;
+use mesh_model::{Incident, IncidentStep};
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, QueryBuilder, Row};
+
+use crate::error::{StoreError, While};
+use crate::reader::Reader;
+use crate::writer::Writer;
+
+/// One value of one series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// What was measured, e.g. `clients` or `rtt_ms`.
+    pub series: String,
+    /// Of what: a broker, a link as `from>to`, or empty.
+    pub target: String,
+    /// When, in nanoseconds since 1970.
+    pub at: i64,
+    /// The value.
+    pub value: f64,
+}
+
+fn nanos(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(0)
+}
+
+impl Writer {
+    /// Stores incidents as they are now.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn store_incidents(&mut self, incidents: &[Incident]) -> Result<(), StoreError> {
+        let what = "store incidents";
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.during(what)?;
+        for incident in incidents {
+            sqlx::query(
+                "INSERT INTO incident (id, broker, \"to\", generation, reason, began_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
+                 ON CONFLICT (id) DO UPDATE SET \"to\" = excluded.\"to\", generation = excluded.generation, \
+                 reason = excluded.reason, ended_at = excluded.ended_at",
+            )
+            .bind(&incident.id)
+            .bind(incident.broker.as_str())
+            .bind(incident.to.as_ref().map(mesh_model::BrokerId::as_str))
+            .bind(incident.generation.map(u64::cast_signed))
+            .bind(&incident.reason)
+            .bind(nanos(incident.began_at))
+            .bind(incident.ended_at.map(nanos))
+            .execute(&mut *transaction)
+            .await
+            .during(what)?;
+            for (number, step) in (0_i64..).zip(&incident.phases) {
+                sqlx::query(
+                    "INSERT OR REPLACE INTO incident_phase (incident, number, phase, at, elapsed_ms) VALUES (?, ?, ?, ?, ?)",
+                )
+                .bind(&incident.id)
+                .bind(number)
+                .bind(step.phase.as_str())
+                .bind(nanos(step.at))
+                .bind(step.elapsed_ms)
+                .execute(&mut *transaction)
+                .await
+                .during(what)?;
+            }
+        }
+        transaction.commit().await.during(what)
+    }
+
+    /// Stores `samples`.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn store_samples(&mut self, samples: &[Sample]) -> Result<(), StoreError> {
+        for chunk in samples.chunks(1000) {
+            let mut query = QueryBuilder::new("INSERT OR REPLACE INTO sample (series, target, at, value) ");
+            query.push_values(chunk, |mut row, sample| {
+                row.push_bind(sample.series.as_str())
+                    .push_bind(sample.target.as_str())
+                    .push_bind(sample.at)
+                    .push_bind(sample.value);
+            });
+            let stored = query.build().execute(&mut self.connection).await;
+            stored.during("store samples")?;
+        }
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// The latest incidents, newest first.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn incidents(&self, limit: u32) -> Result<Vec<Incident>, StoreError> {
+        let what = "read incidents";
+        let rows = sqlx::query("SELECT * FROM incident ORDER BY began_at DESC LIMIT ?")
+            .bind(limit)
+            .fetch_all(self.pool())
+            .await
+            .during(what)?;
+        let mut incidents = Vec::new();
+        for row in rows {
+            let id: String = row.try_get("id").during(what)?;
+            let phases = sqlx::query("SELECT * FROM incident_phase WHERE incident = ? ORDER BY number")
+                .bind(&id)
+                .fetch_all(self.pool())
+                .await
+                .during(what)?;
+            incidents.push(incident(id, &row, &phases).during(what)?);
+        }
+        Ok(incidents)
+    }
+
+    /// The values of `series` of `target` in `[from, to)`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn samples(
+        &self,
+        series: &str,
+        target: &str,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<Sample>, StoreError> {
+        let what = "read samples";
+        let rows = sqlx::query(
+            "SELECT * FROM sample WHERE series = ? AND target = ? AND at >= ? AND at < ? ORDER BY at",
+        )
+        .bind(series)
+        .bind(target)
+        .bind(from)
+        .bind(to)
+        .fetch_all(self.pool())
+        .await
+        .during(what)?;
+        let sample = |row: &SqliteRow| {
+            Ok(Sample {
+                series: row.try_get("series")?,
+                target: row.try_get("target")?,
+                at: row.try_get("at")?,
+                value: row.try_get("value")?,
+            })
+        };
+        rows.iter()
+            .map(sample)
+            .collect::<Result<_, sqlx::Error>>()
+            .during(what)
+    }
+}
+
+fn time(nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(nanos.into()).unwrap_or_default()
+}
+
+fn incident(id: String, row: &SqliteRow, phases: &[SqliteRow]) -> Result<Incident, sqlx::Error> {
+    let parsed = |text: Option<String>| text.and_then(|text| text.parse().ok());
+    let step = |row: &SqliteRow| {
+        let name: String = row.try_get("phase")?;
+        let phase = mesh_model::IncidentPhase::ALL
+            .iter()
+            .find(|phase| phase.as_str() == name);
+        let (at, elapsed_ms) = (time(row.try_get("at")?), row.try_get("elapsed_ms")?);
+        Ok(phase.map(|phase| IncidentStep {
+            phase: *phase,
+            at,
+            elapsed_ms,
+        }))
+    };
+    let broker: String = row.try_get("broker")?;
+    let steps: Result<Vec<_>, sqlx::Error> = phases.iter().map(step).collect();
+    Ok(Incident {
+        id,
+        broker: broker
+            .parse()
+            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        to: parsed(row.try_get("to")?),
+        generation: row
+            .try_get::<Option<i64>, _>("generation")?
+            .map(i64::cast_unsigned),
+        reason: row.try_get("reason")?,
+        began_at: time(row.try_get("began_at")?),
+        ended_at: row.try_get::<Option<i64>, _>("ended_at")?.map(time),
+        phases: steps?.into_iter().flatten().collect(),
+    })
+}
