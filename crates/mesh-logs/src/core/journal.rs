@@ -35,14 +35,17 @@ pub fn parse(parser: &mut Parser, line: &[u8]) -> Option<(String, Parsed)> {
     let message = match &entry.message {
         Value::String(text) => text.clone(),
         Value::Array(bytes) => {
-            let bytes: Vec<u8> = bytes.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok()).collect();
+            let bytes: Vec<u8> = bytes
+                .iter()
+                .filter_map(|byte| u8::try_from(byte.as_u64()?).ok())
+                .collect();
             String::from_utf8_lossy(&bytes).into_owned()
         }
         _ => String::new(),
     };
-    let mut parsed = parser.parse_message(&message, time_ns);
+    let mut parsed = parser.parse_message(&message, entry.identifier.as_str(), time_ns);
     let record = &mut parsed.record;
-    if !parsed.understood {
+    if &*record.service == "unknown" {
         if let Some(identifier) = entry.identifier.as_str() {
             record.service = identifier.into();
         }
@@ -74,7 +77,8 @@ fn of_priority(text: &str) -> Option<Severity> {
 
 /// Whether a text is a cursor and can stand in a shell's command between single quotes.
 pub fn is_cursor(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b';' | b'-' | b'_' | b'.' | b':');
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b';' | b'-' | b'_' | b'.' | b':');
     !text.is_empty() && text.len() < 1024 && text.bytes().all(allowed)
 }
 
@@ -96,7 +100,10 @@ mod tests {
         assert_eq!(parsed.record.client_id.as_deref(), Some("a"));
         let line = br#"{"__CURSOR":"s=a;i=2","__REALTIME_TIMESTAMP":"1700000000123456","MESSAGE":[104,105,255],"PRIORITY":"3","SYSLOG_IDENTIFIER":"sshd"}"#;
         let (_, parsed) = parse(&mut parser, line).unwrap();
-        assert_eq!((parsed.record.body.as_str(), parsed.record.severity), ("hi\u{fffd}", Severity::ERROR));
+        assert_eq!(
+            (parsed.record.body.as_str(), parsed.record.severity),
+            ("hi\u{fffd}", Severity::ERROR)
+        );
         assert_eq!(&*parsed.record.service, "sshd");
     }
 

@@ -62,22 +62,33 @@ pub enum Next {
 /// read on, and are left out.
 pub fn suffix<'a>(name: &'a str, base: &str) -> Option<&'a str> {
     let rest = name.strip_prefix(base)?;
-    let is_compressed = [".gz", ".xz", ".bz2", ".zst"].iter().any(|end| rest.ends_with(end));
+    let is_compressed = [".gz", ".xz", ".bz2", ".zst"]
+        .iter()
+        .any(|end| rest.ends_with(end));
     let is_rotated = rest.is_empty() || rest.starts_with('.') || rest.starts_with('-');
     (is_rotated && !is_compressed).then_some(rest)
 }
 
 /// Sorts the oldest file first; the one that is written now comes last.
 pub fn sort(files: &mut [Candidate]) {
-    let numbered = |file: &Candidate| file.suffix.strip_prefix('.').and_then(|number| number.parse::<u32>().ok());
+    let numbered = |file: &Candidate| {
+        file.suffix
+            .strip_prefix('.')
+            .and_then(|number| number.parse::<u32>().ok())
+    };
     // Where all are numbered, a higher number is older; the times of quick rotations can be equal.
-    let all_numbered = files.iter().all(|file| file.suffix.is_empty() || numbered(file).is_some());
+    let all_numbered = files
+        .iter()
+        .all(|file| file.suffix.is_empty() || numbered(file).is_some());
     files.sort_by(|a, b| match (a.suffix.is_empty(), b.suffix.is_empty()) {
         (true, true) => Ordering::Equal,
         (true, false) => Ordering::Greater,
         (false, true) => Ordering::Less,
         (false, false) if all_numbered => numbered(b).cmp(&numbered(a)),
-        (false, false) => a.modified_ns.cmp(&b.modified_ns).then_with(|| a.suffix.cmp(&b.suffix)),
+        (false, false) => a
+            .modified_ns
+            .cmp(&b.modified_ns)
+            .then_with(|| a.suffix.cmp(&b.suffix)),
     });
 }
 
@@ -91,21 +102,29 @@ pub fn next(files: &[Candidate], last: Option<Last>) -> Next {
         };
     };
     let is_it = |file: &Candidate| (file.device, file.inode) == (last.device, last.inode) && file.same_head;
+    let later = files.iter().position(|file| file.modified_ns > last.modified_ns);
+    if last.position == 0 {
+        // Nothing tells the file by what is in it. Whatever was written since is unread: the file itself, wherever it is
+        // now, or a copy of it, if it was truncated after that.
+        let itself = files.iter().rposition(is_it);
+        let is_resumed = itself.is_some() && (later.is_none() || itself <= later);
+        return match (itself, later) {
+            (Some(index), _) if is_resumed => Next::Resume(index),
+            (_, Some(index)) => Next::Begin { index, gap: false },
+            _ => Next::Nothing,
+        };
+    }
     // The file itself rather than a copy of it; of copies the latest.
     let found = files
         .iter()
         .rposition(|file| is_it(file) && file.size >= last.position)
-        .or_else(|| files.iter().rposition(|file| file.same_head && last.position > 0));
+        .or_else(|| files.iter().rposition(|file| file.same_head));
     if let Some(index) = found {
         return Next::Resume(index);
     }
     // Its end is gone. Everything that was written later is still to be read.
-    let later = files.iter().position(|file| file.modified_ns > last.modified_ns);
     match later.or_else(|| files.iter().rposition(|file| file.suffix.is_empty())) {
-        Some(index) => Next::Begin {
-            index,
-            gap: last.position > 0,
-        },
+        Some(index) => Next::Begin { index, gap: true },
         None => Next::Nothing,
     }
 }
@@ -149,7 +168,13 @@ mod tests {
     #[test]
     fn a_series_begins_with_the_file_that_is_written_now() {
         let (next, order) = ask(vec![file("", 1, 9, 9, false), file(".1", 2, 9, 8, false)], None);
-        assert_eq!((next, order), (Next::Begin { index: 1, gap: false }, vec![".1".into(), String::new()]));
+        assert_eq!(
+            (next, order),
+            (
+                Next::Begin { index: 1, gap: false },
+                vec![".1".into(), String::new()]
+            )
+        );
         assert_eq!(ask(vec![file(".1", 2, 9, 8, false)], None).0, Next::Nothing);
         assert_eq!(ask(vec![], LAST).0, Next::Nothing);
     }
@@ -170,13 +195,44 @@ mod tests {
     #[test]
     fn after_copy_and_truncation_reading_goes_on_in_the_copy() {
         // While the copy is being made both have the same beginning: the file itself is read on.
-        let (next, _) = ask(vec![file("", 10, 600, 60, true), file(".1", 11, 300, 61, true)], LAST);
+        let (next, _) = ask(
+            vec![file("", 10, 600, 60, true), file(".1", 11, 300, 61, true)],
+            LAST,
+        );
         assert_eq!(next, Next::Resume(1));
-        let (next, _) = ask(vec![file("", 10, 0, 62, false), file(".1", 11, 600, 61, true)], LAST);
+        let (next, _) = ask(
+            vec![file("", 10, 0, 62, false), file(".1", 11, 600, 61, true)],
+            LAST,
+        );
         assert_eq!(next, Next::Resume(0));
         // Truncated, with too little left to tell by its beginning.
-        let (next, _) = ask(vec![file("", 10, 100, 62, false), file(".1", 11, 400, 61, true)], LAST);
+        let (next, _) = ask(
+            vec![file("", 10, 100, 62, false), file(".1", 11, 400, 61, true)],
+            LAST,
+        );
         assert_eq!(next, Next::Resume(0));
+    }
+
+    #[test]
+    fn what_was_written_after_a_first_look_is_unread_wherever_it_is() {
+        let last = Some(Last {
+            device: 1,
+            inode: 10,
+            position: 0,
+            modified_ns: 50,
+        });
+        let (next, _) = ask(vec![file("", 10, 9, 50, true), file(".1", 2, 9, 40, true)], last);
+        assert_eq!(next, Next::Resume(1));
+        let (next, _) = ask(vec![file("", 11, 9, 70, true), file(".1", 10, 9, 60, true)], last);
+        assert_eq!(next, Next::Resume(0));
+        let (next, _) = ask(vec![file("", 10, 9, 70, true), file(".1", 11, 9, 60, true)], last);
+        assert_eq!(next, Next::Begin { index: 0, gap: false });
+        let absent = last.map(|last| Last { inode: 0, ..last });
+        let (next, _) = ask(
+            vec![file("", 10, 9, 70, true), file(".1", 11, 9, 40, true)],
+            absent,
+        );
+        assert_eq!(next, Next::Begin { index: 1, gap: false });
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl Tracker {
                 let key = (Arc::clone(&broker), address.clone());
                 tracker.without_address.insert(key, session.id);
             }
-            tracker.open.insert((broker, session.client_id.clone()), session.id);
+            tracker
+                .open
+                .insert((broker, session.client_id.clone()), session.id);
             tracker.sessions.insert(session.id, session);
         }
         for connection in proxied {
@@ -121,7 +123,9 @@ impl Tracker {
                 self.doubtful.extend(ended);
             }
             (Fact::BrokerHealthy { broker }, _) => self.reopen(&broker),
-            (Fact::Accepted { number, remote_addr }, _) => self.accepted((source, number), remote_addr, time_ns),
+            (Fact::Accepted { number, remote_addr }, _) => {
+                self.accepted((source, number), remote_addr, time_ns)
+            }
             (
                 Fact::Proxied {
                     number,
@@ -131,7 +135,10 @@ impl Tracker {
                 _,
             ) => self.proxied((source, number), broker_addr, upstream, time_ns),
             (Fact::Closed { number }, _) => self.forget_proxied((source, number)),
-            (Fact::Connected(_) | Fact::Disconnected { .. } | Fact::BrokerStarts | Fact::BrokerStops, None) => {}
+            (
+                Fact::Connected(_) | Fact::Disconnected { .. } | Fact::BrokerStarts | Fact::BrokerStops,
+                None,
+            ) => {}
         }
     }
 
@@ -146,11 +153,16 @@ impl Tracker {
         self.next_id += 1;
         let address = (Arc::clone(broker), connected.address.clone());
         let known = self.without_session.get(&address).copied();
-        let known = known.and_then(|key| self.proxied.get(&key)).filter(|proxied| is_near(proxied.time_ns, time_ns));
+        let known = known
+            .and_then(|key| self.proxied.get(&key))
+            .filter(|proxied| is_near(proxied.time_ns, time_ns));
         let mut remote_addr = known.map(|proxied| proxied.remote_addr.clone());
         if let Some(key) = known.map(|proxied| (proxied.source, proxied.number)) {
             self.forget_proxied(key);
-        } else if self.balancer.is_some_and(|balancer| !is_from(&connected.address, balancer)) {
+        } else if self
+            .balancer
+            .is_some_and(|balancer| !is_from(&connected.address, balancer))
+        {
             remote_addr = Some(connected.address.clone());
         } else {
             self.without_address.insert(address, id);
@@ -175,7 +187,10 @@ impl Tracker {
     }
 
     fn disconnected(&mut self, client: Client, reason: &str, time_ns: i64) {
-        let id = self.open.remove(&client).or_else(|| self.doubtful.remove(&client));
+        let id = self
+            .open
+            .remove(&client)
+            .or_else(|| self.doubtful.remove(&client));
         if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
             session.disconnected_at = Some(time_ns.max(session.connected_at));
             session.reason = Some(reason.to_owned());
@@ -185,8 +200,15 @@ impl Tracker {
 
     /// Ends the sessions of `broker` that began before `time_ns`.
     fn end_all(&mut self, broker: &Arc<str>, reason: &str, time_ns: i64) -> Vec<(Client, i64)> {
-        let began_before = |id: &i64| self.sessions.get(id).is_some_and(|session| session.connected_at <= time_ns);
-        let of_broker = self.open.iter().filter(|((other, _), id)| other == broker && began_before(id));
+        let began_before = |id: &i64| {
+            self.sessions
+                .get(id)
+                .is_some_and(|session| session.connected_at <= time_ns)
+        };
+        let of_broker = self
+            .open
+            .iter()
+            .filter(|((other, _), id)| other == broker && began_before(id));
         let ended: Vec<(Client, i64)> = of_broker.map(|(client, id)| (client.clone(), *id)).collect();
         for (client, _) in &ended {
             self.disconnected(client.clone(), reason, time_ns);
@@ -272,11 +294,17 @@ impl Tracker {
     pub fn changes(&mut self) -> SessionChanges {
         self.forget_what_is_old();
         let sessions = std::mem::take(&mut self.changed);
-        let sessions: Vec<Session> = sessions.iter().filter_map(|id| self.sessions.get(id).cloned()).collect();
+        let sessions: Vec<Session> = sessions
+            .iter()
+            .filter_map(|id| self.sessions.get(id).cloned())
+            .collect();
         let proxied = std::mem::take(&mut self.changed_proxied);
         let changes = SessionChanges {
             sessions,
-            proxied: proxied.iter().filter_map(|key| self.proxied.get(key).cloned()).collect(),
+            proxied: proxied
+                .iter()
+                .filter_map(|key| self.proxied.get(key).cloned())
+                .collect(),
             gone: std::mem::take(&mut self.gone).into_iter().collect(),
         };
         self.drop_what_is_complete();
@@ -286,7 +314,12 @@ impl Tracker {
     /// A connection that nobody logged in over, or whose end was not told.
     fn forget_what_is_old(&mut self) {
         let is_old = |connection: &ProxiedConnection| self.latest_ns - connection.time_ns > APART_NS;
-        let mut old: Vec<(i64, i64)> = self.proxied.iter().filter(|(_, c)| is_old(c)).map(|(key, _)| *key).collect();
+        let mut old: Vec<(i64, i64)> = self
+            .proxied
+            .iter()
+            .filter(|(_, c)| is_old(c))
+            .map(|(key, _)| *key)
+            .collect();
         let excess = (self.proxied.len() - old.len()).saturating_sub(MOST_WAITING);
         old.extend(self.proxied.keys().take(excess));
         for key in old {
@@ -300,7 +333,9 @@ impl Tracker {
         let sessions = &self.sessions;
         // Nginx's line would have come by now.
         self.without_address.retain(|_, id| {
-            sessions.get(id).is_some_and(|session| latest - session.connected_at <= APART_NS)
+            sessions
+                .get(id)
+                .is_some_and(|session| latest - session.connected_at <= APART_NS)
         });
         let waiting: BTreeSet<i64> = self.without_address.values().copied().collect();
         let doubtful: BTreeSet<i64> = self.doubtful.values().copied().collect();

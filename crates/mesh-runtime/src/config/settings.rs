@@ -48,6 +48,8 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         ),
     };
     let log = log::read(reader);
+    let log = read_log(reader);
+    let logs = super::logs::read(reader, topology.as_ref());
     Some(Config {
         path: path.to_owned(),
         topology: topology?,
@@ -57,6 +59,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         announce,
         security,
         log,
+        logs,
     })
 }
 

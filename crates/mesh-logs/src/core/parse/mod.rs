@@ -113,7 +113,7 @@ impl Parser {
             Format::Auto | Format::Plain => None,
         };
         parsed.unwrap_or_else(|| Parsed {
-            understood: format == Format::Plain,
+            understood: self.format == Format::Plain,
             ..self.plain(line, read_ns)
         })
     }
@@ -137,14 +137,17 @@ impl Parser {
         }
     }
 
-    /// Makes a record of a message that came with its own time, e.g. from journald.
-    pub(super) fn parse_message(&mut self, message: &str, time_ns: i64) -> Parsed {
+    /// Makes a record of a message of the program `identifier` that came with its own time, e.g. from journald.
+    pub(super) fn parse_message(&mut self, message: &str, identifier: Option<&str>, time_ns: i64) -> Parsed {
         let mut parsed = self.parse_text(message, time_ns);
-        let is_mosquitto = matches!(self.format, Format::Auto | Format::Mosquitto);
+        let is_mosquitto = match self.format {
+            Format::Mosquitto => true,
+            Format::Auto => identifier == Some("mosquitto"),
+            _ => false,
+        };
         if !parsed.understood && is_mosquitto {
             // Under systemd Mosquitto may write without times.
             parsed = mosquitto::parse_body(self, message, time_ns);
-            parsed.understood = self.format == Format::Mosquitto;
         }
         parsed.record.time_ns = time_ns;
         parsed
@@ -163,7 +166,6 @@ fn guess(line: &str) -> Format {
     }
 }
 
-/// [`guess`]ed to be somebody's and not understood, or nobody's: both are counted.
 #[cfg(test)]
 mod tests {
     use super::*;

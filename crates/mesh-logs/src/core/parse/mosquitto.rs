@@ -60,7 +60,11 @@ pub(super) fn parse_body(parser: &Parser, body: &str, time_ns: i64) -> Parsed {
                 attributes.set("username", user.as_str());
             }
             let client = connected.client_id.clone();
-            (Some(EventName::ClientConnected), Some(client), Some(Fact::Connected(connected)))
+            (
+                Some(EventName::ClientConnected),
+                Some(client),
+                Some(Fact::Connected(connected)),
+            )
         }
         Message::Disconnected {
             client_id,
@@ -125,7 +129,10 @@ fn severity(body: &str) -> Severity {
 
 /// How a sentence on the end of a session ends, and what that means. The longer ones come first.
 const ENDINGS: [(&str, &str); 12] = [
-    (" already connected, closing old connection.", "taken over by a new connection"),
+    (
+        " already connected, closing old connection.",
+        "taken over by a new connection",
+    ),
     (" disconnected due to malformed packet.", "malformed packet"),
     (" disconnected due to protocol error.", "protocol error"),
     (" disconnected due to oversize packet.", "oversize packet"),
@@ -135,7 +142,10 @@ const ENDINGS: [(&str, &str); 12] = [
         " disconnected due to QoS too high or retain not supported.",
         "QoS too high or retain not supported",
     ),
-    (" been disconnected by administrative action.", "administrative action"),
+    (
+        " been disconnected by administrative action.",
+        "administrative action",
+    ),
     (" has exceeded timeout, disconnecting.", "keepalive exceeded"),
     (" disconnected, not authorised.", "not authorised"),
     (" closed its connection.", "connection closed by the client"),
@@ -210,7 +220,10 @@ fn with_user(rest: &str) -> Option<(&str, &str)> {
     loop {
         let place = rest[..end].rfind(", u'")?;
         let before = &rest[..place];
-        if before.rsplit_once(" (p").is_some_and(|(_, session)| session_of(session).is_some()) {
+        if before
+            .rsplit_once(" (p")
+            .is_some_and(|(_, session)| session_of(session).is_some())
+        {
             return Some((before, &rest[place + 4..]));
         }
         end = place;
@@ -232,12 +245,18 @@ fn session_of(text: &str) -> Option<(&'static str, bool, i64)> {
         _ => return None,
     };
     let keep_alive: u32 = parts.next()?.strip_prefix('k')?.parse().ok()?;
-    parts.next().is_none().then_some((protocol, clean, keep_alive.into()))
+    parts
+        .next()
+        .is_none()
+        .then_some((protocol, clean, keep_alive.into()))
 }
 
 /// `CLIENT disconnected.`, since 2.1 `CLIENT [ADDRESS:PORT] disconnected: reason.`
 fn disconnected(rest: &str) -> Option<Message> {
-    if let Some((client, reason)) = ENDINGS.iter().find_map(|(end, reason)| Some((rest.strip_suffix(end)?, *reason))) {
+    if let Some((client, reason)) = ENDINGS
+        .iter()
+        .find_map(|(end, reason)| Some((rest.strip_suffix(end)?, *reason)))
+    {
         let (client, address) = without_address(client);
         return Some(ended(client, reason, address));
     }
@@ -292,7 +311,12 @@ mod tests {
             "",
             "ä\u{0}🦟",
         ];
-        let users = [None, Some("us er').".to_owned()), Some("o'neill, u'x".to_owned()), Some(String::new())];
+        let users = [
+            None,
+            Some("us er').".to_owned()),
+            Some("o'neill, u'x".to_owned()),
+            Some(String::new()),
+        ];
         for id in ids {
             for user in &users {
                 let tail = user.as_ref().map_or(String::new(), |user| format!(", u'{user}'"));
@@ -304,9 +328,15 @@ mod tests {
                 assert_eq!(Message::read(&old), ended(id, reason, None), "{old}");
             }
             let new = format!("Client {id} [10.0.0.7:5000] disconnected: keepalive timeout.");
-            assert_eq!(Message::read(&new), ended(id, "keepalive timeout", Some("10.0.0.7:5000")));
+            assert_eq!(
+                Message::read(&new),
+                ended(id, "keepalive timeout", Some("10.0.0.7:5000"))
+            );
             let new = format!("Client {id} [::1:5000] disconnected.");
-            assert_eq!(Message::read(&new), ended(id, "disconnected by the client", Some("::1:5000")));
+            assert_eq!(
+                Message::read(&new),
+                ended(id, "disconnected by the client", Some("::1:5000"))
+            );
             let socket = format!("Socket error on client {id}, disconnecting.");
             assert_eq!(Message::read(&socket), ended(id, "socket error", None));
         }
@@ -328,7 +358,10 @@ mod tests {
             assert_eq!(Message::read(body), Message::Other, "{body}");
         }
         assert_eq!(Message::read("mosquitto version 2.1.2 starting"), Message::Starts);
-        assert_eq!(Message::read("mosquitto version 2.0.11 terminating"), Message::Stops);
+        assert_eq!(
+            Message::read("mosquitto version 2.0.11 terminating"),
+            Message::Stops
+        );
     }
 
     #[test]
@@ -336,15 +369,33 @@ mod tests {
         let mut parser = Parser::new(Format::Mosquitto, Place::default(), TimeZone::UTC);
         for (line, seconds, severity, body) in [
             ("1700000000: Error: x", 1_700_000_000, Severity::ERROR, "Error: x"),
-            ("2023-11-14T22:13:20: Warning: y", 1_700_000_000, Severity::WARN, "Warning: y"),
-            ("2023-11-14T22:13:20: Client a disconnected.", 1_700_000_000, Severity::NOTICE, "Client a disconnected."),
+            (
+                "2023-11-14T22:13:20: Warning: y",
+                1_700_000_000,
+                Severity::WARN,
+                "Warning: y",
+            ),
+            (
+                "2023-11-14T22:13:20: Client a disconnected.",
+                1_700_000_000,
+                Severity::NOTICE,
+                "Client a disconnected.",
+            ),
         ] {
             let parsed = parser.parse(line.as_bytes(), 0);
             assert!(parsed.understood);
             assert_eq!(parsed.record.time_ns, seconds * 1_000_000_000, "{line}");
-            assert_eq!((parsed.record.severity, parsed.record.body.as_str()), (severity, body));
+            assert_eq!(
+                (parsed.record.severity, parsed.record.body.as_str()),
+                (severity, body)
+            );
         }
-        for line in ["17: x", "2023-11-14T22:13:20 x", "\tcontinued", "99999999999999999999: x"] {
+        for line in [
+            "17: x",
+            "2023-11-14T22:13:20 x",
+            "\tcontinued",
+            "99999999999999999999: x",
+        ] {
             let parsed = parser.parse(line.as_bytes(), 5);
             assert!(!parsed.understood, "{line}");
             assert_eq!((parsed.record.time_ns, parsed.record.body.as_str()), (5, line));

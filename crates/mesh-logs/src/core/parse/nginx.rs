@@ -35,7 +35,9 @@ fn error(parser: &mut Parser, line: &str) -> Option<Parsed> {
     match &fact {
         Some(Fact::Accepted { remote_addr, .. }) => attributes.set("remote_addr", remote_addr.as_str()),
         Some(Fact::Proxied {
-            broker_addr, upstream, ..
+            broker_addr,
+            upstream,
+            ..
         }) => {
             attributes.set("proxy_addr", broker_addr.as_str());
             attributes.set("upstream_addr", upstream.as_str());
@@ -64,7 +66,8 @@ fn of_connection(number: i64, said: &str) -> Option<Fact> {
             upstream: upstream.to_owned(),
         });
     }
-    let is_end = said.contains("disconnected, bytes from/to client:") || said.starts_with("connection timed out");
+    let is_end =
+        said.contains("disconnected, bytes from/to client:") || said.starts_with("connection timed out");
     is_end.then_some(Fact::Closed { number })
 }
 
@@ -117,7 +120,13 @@ fn access(parser: &Parser, line: &str) -> Option<Parsed> {
     })
 }
 
-fn record(parser: &Parser, time_ns: i64, severity: Severity, body: String, attributes: Attributes) -> LogRecord {
+fn record(
+    parser: &Parser,
+    time_ns: i64,
+    severity: Severity,
+    body: String,
+    attributes: Attributes,
+) -> LogRecord {
     LogRecord {
         time_ns,
         severity,
@@ -143,14 +152,18 @@ mod tests {
 
     #[test]
     fn both_ends_of_a_connection_are_told() {
-        let client = parsed("2026/11/23 05:40:59 [info] 7902#7902: *12 client 192.168.1.7:42998 connected to 0.0.0.0:1883");
+        let client = parsed(
+            "2026/11/23 05:40:59 [info] 7902#7902: *12 client 192.168.1.7:42998 connected to 0.0.0.0:1883",
+        );
         let expected = Fact::Accepted {
             number: 12,
             remote_addr: "192.168.1.7:42998".to_owned(),
         };
         assert_eq!(*client.fact.unwrap(), expected);
         assert_eq!(client.record.time_ns, 1_795_412_459_000_000_000);
-        let proxy = parsed("2026/11/23 05:40:59 [info] 7902#7902: *12 proxy 127.0.0.2:4000 connected to 127.0.0.1:18831");
+        let proxy = parsed(
+            "2026/11/23 05:40:59 [info] 7902#7902: *12 proxy 127.0.0.2:4000 connected to 127.0.0.1:18831",
+        );
         let expected = Fact::Proxied {
             number: 12,
             broker_addr: "127.0.0.2:4000".to_owned(),
@@ -161,7 +174,8 @@ mod tests {
             "2026/11/23 05:41:00 [info] 1#1: *12 client disconnected, bytes from/to client:65/9, bytes from/to upstream:9/65",
         );
         assert_eq!(*end.fact.unwrap(), Fact::Closed { number: 12 });
-        let notice = parsed("2026/11/23 05:42:01 [notice] 7893#7893: signal 15 (SIGTERM) received from 7863, exiting");
+        let notice =
+            parsed("2026/11/23 05:42:01 [notice] 7893#7893: signal 15 (SIGTERM) received from 7863, exiting");
         assert_eq!((notice.record.severity, notice.fact), (Severity::NOTICE, None));
     }
 
@@ -171,12 +185,20 @@ mod tests {
         let parsed = parsed(line);
         assert_eq!(parsed.record.time_ns, 1_795_412_459_977_000_000);
         let body = "session of 127.0.0.1:42998 with 127.0.0.1:18831 ended after 0.250 s, status 502";
-        assert_eq!((parsed.record.body.as_str(), parsed.record.severity), (body, Severity::ERROR));
+        assert_eq!(
+            (parsed.record.body.as_str(), parsed.record.severity),
+            (body, Severity::ERROR)
+        );
     }
 
     #[test]
     fn what_is_cut_off_is_not_understood() {
-        for line in ["2026/11/23 05:40:59 [info] 79", "2026/11/23 05:40:59 [loud] 1#1: x", "{\"time\":1}", "{"] {
+        for line in [
+            "2026/11/23 05:40:59 [info] 79",
+            "2026/11/23 05:40:59 [loud] 1#1: x",
+            "{\"time\":1}",
+            "{",
+        ] {
             assert!(!parsed(line).understood, "{line}");
         }
     }

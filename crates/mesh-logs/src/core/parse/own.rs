@@ -44,7 +44,13 @@ pub(super) fn parse(parser: &Parser, line: &str) -> Option<Parsed> {
     let service = match &parser.place.service {
         Some(service) => Arc::clone(service),
         // The crate that wrote it is the daemon, unless a library did.
-        None => line.target.split("::").next().unwrap_or_default().replace('_', "-").into(),
+        None => line
+            .target
+            .split("::")
+            .next()
+            .unwrap_or_default()
+            .replace('_', "-")
+            .into(),
     };
     if !line.target.is_empty() {
         attributes.set("target", line.target.as_ref());
@@ -82,7 +88,10 @@ fn flat(value: Value) -> AttributeValue {
 fn fact(event: Option<&str>, broker: Option<&str>, attributes: &Attributes) -> Option<Fact> {
     let broker = broker?.to_owned();
     if event == Some(EventName::BrokerDead.as_str()) {
-        let reason = attributes.text(field::REASON).unwrap_or("no reason given").to_owned();
+        let reason = attributes
+            .text(field::REASON)
+            .unwrap_or("no reason given")
+            .to_owned();
         Some(Fact::BrokerDead { broker, reason })
     } else if event == Some(EventName::BrokerHealthy.as_str()) {
         Some(Fact::BrokerHealthy { broker })
@@ -104,11 +113,20 @@ mod tests {
         let parsed = parser.parse(line, 0);
         let record = parsed.record;
         assert_eq!(record.time_ns, 1_795_412_459_984_972_000);
-        assert_eq!((record.severity, record.body.as_str()), (Severity::WARN, "broker.dead"));
+        assert_eq!(
+            (record.severity, record.body.as_str()),
+            (Severity::WARN, "broker.dead")
+        );
         assert_eq!(record.event.as_deref(), Some("broker.dead"));
-        assert_eq!((record.broker.as_deref(), &*record.service), (Some("broker3"), "mesh-health"));
+        assert_eq!(
+            (record.broker.as_deref(), &*record.service),
+            (Some("broker3"), "mesh-health")
+        );
         assert_eq!(record.attributes.text("list"), Some("[1]"));
-        assert_eq!(record.attributes.get("elapsed_ms"), Some(&AttributeValue::Real(1.5)));
+        assert_eq!(
+            record.attributes.get("elapsed_ms"),
+            Some(&AttributeValue::Real(1.5))
+        );
         let dead = Fact::BrokerDead {
             broker: "broker3".to_owned(),
             reason: "refused".to_owned(),

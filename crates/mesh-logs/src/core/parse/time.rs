@@ -27,7 +27,9 @@ impl Clock {
         }
         let number = |from: usize, to: usize| {
             stamp[from..to].iter().try_fold(0_i16, |number, digit| {
-                digit.is_ascii_digit().then(|| number * 10 + i16::from(digit - b'0'))
+                digit
+                    .is_ascii_digit()
+                    .then(|| number * 10 + i16::from(digit - b'0'))
             })
         };
         let small = |from: usize, to: usize| number(from, to).and_then(|number| i8::try_from(number).ok());
@@ -61,10 +63,19 @@ mod tests {
         for text in ["2026-11-23T07:48:58: x", "2026/11/23 07:48:58 [info]"] {
             assert_eq!(clock.read(text), Some(1_795_420_138_000_000_000), "{text}");
         }
-        for text in ["", "2026-11-23T07:48:5", "2026-13-23T07:48:58", "20261123407:48:58xx", "ä026-11-23T07:48:58"] {
+        for text in [
+            "",
+            "2026-11-23T07:48:5",
+            "2026-13-23T07:48:58",
+            "20261123407:48:58xx",
+            "ä026-11-23T07:48:58",
+        ] {
             assert_eq!(clock.read(text), None, "{text}");
         }
         let berlin = TimeZone::fixed(jiff::tz::offset(1));
-        assert_eq!(Clock::new(berlin).read("1970-01-01T01:00:01"), Some(1_000_000_000));
+        assert_eq!(
+            Clock::new(berlin).read("1970-01-01T01:00:01"),
+            Some(1_000_000_000)
+        );
     }
 }

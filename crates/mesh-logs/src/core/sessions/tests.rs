@@ -34,9 +34,11 @@ impl Rig {
     /// What the database would hold.
     fn store(&mut self) {
         let changes = self.tracker.changes();
-        self.stored.extend(changes.sessions.into_iter().map(|session| (session.id, session)));
+        self.stored
+            .extend(changes.sessions.into_iter().map(|session| (session.id, session)));
         for connection in changes.proxied {
-            self.waiting.insert((connection.source, connection.number), connection);
+            self.waiting
+                .insert((connection.source, connection.number), connection);
         }
         for key in changes.gone {
             self.waiting.remove(&key);
@@ -46,7 +48,10 @@ impl Rig {
     /// The daemon is killed and started again after it stored.
     fn restart(&mut self) {
         self.store();
-        let open = self.stored.values().filter(|session| session.disconnected_at.is_none());
+        let open = self
+            .stored
+            .values()
+            .filter(|session| session.disconnected_at.is_none());
         let next = self.stored.keys().last().map_or(1, |id| id + 1);
         let waiting = self.waiting.values().cloned().collect();
         self.tracker = Tracker::new(&topology(), None, open.cloned().collect(), waiting, next);
@@ -108,7 +113,11 @@ fn the_real_address_is_found_whichever_line_comes_first_and_over_restarts() {
                 }
             }
             let session = rig.session(1);
-            assert_eq!(session.remote_addr.as_deref(), Some("192.168.1.9:5"), "{restarts} {nginx_first}");
+            assert_eq!(
+                session.remote_addr.as_deref(),
+                Some("192.168.1.9:5"),
+                "{restarts} {nginx_first}"
+            );
             assert!(rig.waiting.is_empty());
         }
     }
@@ -138,9 +147,15 @@ fn sessions_end_with_their_reason() {
     rig.apply(disconnect("a"), "broker1", 3);
     rig.apply(disconnect("a"), "broker1", 4);
     rig.apply(connect("mesh.link.broker1.broker2", 3), "broker1", 4);
-    assert_eq!(rig.session(1).reason.as_deref(), Some("taken over by a new connection"));
+    assert_eq!(
+        rig.session(1).reason.as_deref(),
+        Some("taken over by a new connection")
+    );
     let second = rig.session(2);
-    assert_eq!((second.reason.as_deref(), second.disconnected_at), (Some("gone"), Some(3 * SECOND)));
+    assert_eq!(
+        (second.reason.as_deref(), second.disconnected_at),
+        (Some("gone"), Some(3 * SECOND))
+    );
     assert_eq!(rig.stored.len(), 2, "links are not clients");
 }
 
@@ -157,7 +172,11 @@ fn a_broker_that_dies_ends_its_sessions_and_only_those() {
     rig.apply(dead, "health", 5);
     assert_eq!(rig.session(1).reason.as_deref(), Some("broker dead: refused"));
     assert_eq!(rig.session(2).disconnected_at, None);
-    assert_eq!(rig.session(3).disconnected_at, None, "it connected after the restart, whose line came first");
+    assert_eq!(
+        rig.session(3).disconnected_at,
+        None,
+        "it connected after the restart, whose line came first"
+    );
     rig.apply(Fact::BrokerStarts, "broker1", 9);
     assert_eq!(rig.session(3).reason.as_deref(), Some("broker restarted"));
     assert_eq!(rig.session(1).disconnected_at, Some(5 * SECOND));
@@ -183,7 +202,10 @@ fn a_broker_that_only_hung_has_its_sessions_back() {
     rig.apply(healthy, "health", 20);
     assert_eq!(rig.session(1).disconnected_at, None);
     let moved = rig.session(2);
-    assert_eq!((moved.reason.as_deref(), moved.disconnected_at), (Some("gone"), Some(6 * SECOND)));
+    assert_eq!(
+        (moved.reason.as_deref(), moved.disconnected_at),
+        (Some("gone"), Some(6 * SECOND))
+    );
 }
 
 #[test]
