@@ -227,6 +227,7 @@ impl Shared {
                 }
                 (None, setup::NGINX) => ready::balancer(&self.net, self.inside.readback).await.map(drop),
                 (None, setup::HEALTH) => ready::health(&self.net, self.inside.health).await,
+                (None, setup::LOGS) => ready::health(&self.net, self.inside.logs).await,
                 (None, name) => match self.extra_place(name) {
                     Some(place) => ready::listens(&self.net, self.inside.extra[place]).await,
                     None => Err("there is no such process".to_owned()),

@@ -54,8 +54,7 @@ impl Lab {
                 "a lab has at most {MAX_EXTRA} extra processes"
             )));
         }
-        let needs_plugin = options.broker_conf.is_none();
-        let programs = programs::find(needs_plugin, options.balancer, options.health)?;
+        let programs = programs::find(&options)?;
         let state = State::open(options.state.as_deref(), options.fresh)?;
         let prepared = Prepared::new(&state, &programs, &options);
         // There is nothing in it yet that would tell more than the error.
@@ -103,6 +102,9 @@ impl Lab {
         if options.health {
             shared.processes.start(setup::HEALTH)?;
         }
+        if options.logs {
+            shared.processes.start(setup::LOGS)?;
+        }
         if let Some(topic) = &options.ready_topic {
             let links = brokers.len() * (brokers.len() - 1);
             (shared.progress)(&format!("waiting for {} …", count(links, "link")));
@@ -110,6 +112,9 @@ impl Lab {
         }
         if options.health {
             shared.answers(setup::HEALTH, left()).await?;
+        }
+        if options.logs {
+            shared.answers(setup::LOGS, left()).await?;
         }
         shared.processes.supervise_from_now_on();
         self.tasks
@@ -169,6 +174,11 @@ impl Lab {
         format!("http://{}", self.shared.outside.health)
     }
 
+    /// The root of what mesh-logs answers, without a slash at its end.
+    pub fn logs_url(&self) -> String {
+        format!("http://{}", self.shared.outside.logs)
+    }
+
     /// The state folder.
     pub fn state(&self) -> &Path {
         self.state.root()
@@ -179,7 +189,7 @@ impl Lab {
         self.state.root().join(name)
     }
 
-    /// The process id of `name` (a broker, `nginx` or `mesh-health`) while it runs.
+    /// The process id of `name` (a broker, `nginx`, `mesh-health` or `mesh-logs`) while it runs.
     pub fn pid(&self, name: &str) -> Option<u32> {
         self.shared.processes.pid(name)
     }
@@ -208,7 +218,7 @@ impl Lab {
         self.down.clone().wait_for(|down| *down).await.ok();
     }
 
-    /// Ends everything in order: mesh-health, Nginx, then the brokers, which save their state.
+    /// Ends everything in order: mesh-logs, mesh-health, Nginx, then the brokers, which save their state.
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ pub struct ExtraProcess {
     pub files: ExtraFiles,
 }
 
-/// What a lab shall be. The default is five brokers with everything, on free ports, in a temporary folder.
+/// What a lab shall be. The default is five brokers with everything but mesh-logs, on free ports, in a temporary folder.
 #[derive(Clone)]
 pub struct LabOptions {
     /// The state folder; if `None` a temporary one, removed by [`Lab::stop`] and else kept and named.
@@ -63,6 +63,8 @@ pub struct LabOptions {
     pub balancer: bool,
     /// Whether mesh-health runs.
     pub health: bool,
+    /// Whether mesh-logs runs, with every process of the lab as a source.
+    pub logs: bool,
     /// What else may be started, at most [`MAX_EXTRA`].
     pub extra: Vec<ExtraProcess>,
     /// TOML that is laid over the `mesh.toml` of the lab.
@@ -88,6 +90,7 @@ impl Default for LabOptions {
             net: Net::Loopback,
             balancer: true,
             health: true,
+            logs: false,
             extra: Vec::new(),
             settings: String::new(),
             broker_conf: None,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::LabError;
+use crate::options::LabOptions;
 
 /// The programs and libraries of a lab.
 #[derive(Debug)]
@@ -12,6 +13,7 @@ pub(crate) struct Programs {
     pub(crate) plugin: Option<PathBuf>,
     pub(crate) nginx: Option<Nginx>,
     pub(crate) mesh_health: Option<PathBuf>,
+    pub(crate) mesh_logs: Option<PathBuf>,
 }
 
 /// Nginx as it is installed here.
@@ -34,7 +36,8 @@ const SYSTEM_FOLDERS: [&str; 5] = [
 ];
 
 /// Finds what the lab needs. Where the plugin is not needed, it is named all the same if it is here.
-pub(crate) fn find(needs_plugin: bool, balancer: bool, health: bool) -> Result<Programs, LabError> {
+pub(crate) fn find(options: &LabOptions) -> Result<Programs, LabError> {
+    let needs_plugin = options.broker_conf.is_none();
     let extension = if cfg!(target_os = "macos") { "dylib" } else { "so" };
     let library = format!("libmesh_plugin.{extension}");
     Ok(Programs {
@@ -46,8 +49,9 @@ pub(crate) fn find(needs_plugin: bool, balancer: bool, health: bool) -> Result<P
             Err(missing) if needs_plugin => return Err(missing),
             found => found.ok(),
         },
-        nginx: balancer.then(nginx).transpose()?,
-        mesh_health: health.then(|| own("mesh-health")).transpose()?,
+        nginx: options.balancer.then(nginx).transpose()?,
+        mesh_health: options.health.then(|| own("mesh-health")).transpose()?,
+        mesh_logs: options.logs.then(|| own("mesh-logs")).transpose()?,
     })
 }
 

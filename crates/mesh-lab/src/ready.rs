@@ -137,7 +137,7 @@ pub(crate) async fn listens(net: &Network, address: SocketAddr) -> Result<(), St
     }
 }
 
-/// Whether mesh-health says that it is well.
+/// Whether the daemon at `address` says that it is well.
 pub(crate) async fn health(net: &Network, address: SocketAddr) -> Result<(), String> {
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let answer = ask(net, address, request.as_bytes()).await?;

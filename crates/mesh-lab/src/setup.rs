@@ -22,6 +22,8 @@ use crate::state::State;
 pub(crate) const NGINX: &str = "nginx";
 /// The name of mesh-health's process.
 pub(crate) const HEALTH: &str = "mesh-health";
+/// The name of mesh-logs' process.
+pub(crate) const LOGS: &str = "mesh-logs";
 
 /// Enough for a thousand clients a broker; more would only make Nginx reserve memory.
 const OPEN_FILES: u64 = 65_536;
@@ -42,6 +44,7 @@ pub(crate) fn write(
     options: &LabOptions,
 ) -> Result<Setup, LabError> {
     let path = state.root().join("mesh.toml");
+    let extra: Vec<&str> = options.extra.iter().map(|extra| extra.name.as_str()).collect();
     let text = mesh_toml(&Contents {
         state: state.root(),
         programs,
@@ -49,6 +52,7 @@ pub(crate) fn write(
         user: &user_name()?,
         is_root: geteuid().is_root(),
         open_files: raise_open_files(),
+        extra: &extra,
         settings: &options.settings,
     })?;
     atomic_file::write(&path, text.as_bytes(), 0o644)?;
@@ -67,7 +71,10 @@ pub(crate) fn write(
         specs.push(balancer(state, &config, nginx.takes_error_log)?);
     }
     if let Some(program) = &programs.mesh_health {
-        specs.push(health(state, program, &path)?);
+        specs.push(daemon(state, HEALTH, program, &path)?);
+    }
+    if let Some(program) = &programs.mesh_logs {
+        specs.push(daemon(state, LOGS, program, &path)?);
     }
     for (extra, address) in options.extra.iter().zip(&addresses.extra) {
         specs.push(other(state, &config, extra, *address)?);
@@ -142,13 +149,13 @@ fn sorted(plan: &Plan) -> Vec<&BrokerId> {
     ids
 }
 
-fn health(state: &State, program: &Path, mesh_toml: &Path) -> Result<Spec, LabError> {
-    let folder = state.folder(HEALTH)?;
+fn daemon(state: &State, name: &str, program: &Path, mesh_toml: &Path) -> Result<Spec, LabError> {
+    let folder = state.folder(name)?;
     Ok(Spec {
-        name: HEALTH.to_owned(),
+        name: name.to_owned(),
         program: program.to_owned(),
         arguments: vec!["--config".into(), mesh_toml.into()],
-        log: folder.join("mesh-health.log"),
+        log: folder.join(format!("{name}.log")),
         folder,
         place: Place::Host,
         supervised: true,

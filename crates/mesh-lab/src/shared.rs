@@ -102,6 +102,9 @@ fn check_ports(ports: &Ports, options: &LabOptions) -> Result<(), LabError> {
     if options.health {
         ports::check(ports.health, "mesh-health")?;
     }
+    if options.logs {
+        ports::check(ports.logs, "mesh-logs")?;
+    }
     for (port, extra) in ports.extra.iter().zip(&options.extra) {
         ports::check(*port, &extra.name)?;
     }

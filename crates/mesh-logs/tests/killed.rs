@@ -16,7 +16,7 @@ use mesh_store::Reader;
 
 const WRITERS: usize = 10;
 
-/// Predecessors that are kept; far more than can be written while the daemon is away.
+/// Predecessors that are kept where they are numbered; far more than can be written while the daemon is away.
 const KEPT: usize = 60;
 
 /// Numbers that look random and are the same in every run.
@@ -31,28 +31,42 @@ impl Random {
     }
 }
 
-fn numbered(log: &Path, number: usize) -> PathBuf {
+/// As logrotate does it: by renaming, or by copying and truncating; with numbers that count up with age, or with a date.
+#[derive(Clone, Copy)]
+struct Rotation {
+    copies: bool,
+    dated: bool,
+}
+
+fn with_suffix(log: &Path, suffix: &str) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
-    name.push(format!(".{number}"));
+    name.push(suffix);
     name.into()
 }
 
-/// As logrotate does it: by renaming, or by copying and truncating.
-fn rotate(log: &Path, copies: bool) {
-    for number in (1..KEPT).rev() {
-        // There is none yet.
-        fs::rename(numbered(log, number), numbered(log, number + 1)).ok();
-    }
-    if copies {
-        fs::copy(log, numbered(log, 1)).unwrap();
-        fs::OpenOptions::new()
-            .write(true)
-            .open(log)
-            .unwrap()
-            .set_len(0)
-            .unwrap();
-    } else {
-        fs::rename(log, numbered(log, 1)).unwrap();
+impl Rotation {
+    fn rotate(self, log: &Path, count: usize) {
+        let to = if self.dated {
+            with_suffix(log, &format!("-{count:06}"))
+        } else {
+            let numbered = |number: usize| with_suffix(log, &format!(".{number}"));
+            for number in (1..KEPT).rev() {
+                // There is none yet.
+                fs::rename(numbered(number), numbered(number + 1)).ok();
+            }
+            numbered(1)
+        };
+        if self.copies {
+            fs::copy(log, to).unwrap();
+            fs::OpenOptions::new()
+                .write(true)
+                .open(log)
+                .unwrap()
+                .set_len(0)
+                .unwrap();
+        } else {
+            fs::rename(log, to).unwrap();
+        }
     }
 }
 
@@ -60,7 +74,12 @@ fn rotate(log: &Path, copies: bool) {
 fn write(log: PathBuf, writer: usize, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
     std::thread::spawn(move || {
         let mut random = Random(0x9e37_79b9 + writer as u64);
-        let mut lines = 0;
+        let rotation = Rotation {
+            copies: writer % 2 == 0,
+            dated: writer < WRITERS / 2,
+        };
+        let rarely = if rotation.dated { 12 } else { 60 };
+        let (mut lines, mut rotations) = (0, 0);
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..random.below(30) {
                 let line = format!(
@@ -72,8 +91,9 @@ fn write(log: PathBuf, writer: usize, stop: Arc<AtomicBool>) -> JoinHandle<u64> 
                 append(&log, &line[cut..]);
                 lines += 1;
             }
-            if log.exists() && random.below(12) == 0 {
-                rotate(&log, writer % 2 == 0);
+            if log.exists() && random.below(rarely) == 0 {
+                rotation.rotate(&log, rotations);
+                rotations += 1;
             }
             std::thread::sleep(Duration::from_millis(random.below(25)));
         }

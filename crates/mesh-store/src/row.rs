@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mesh_model::{AttributeValue, LogRecord, Severity};
+use mesh_model::{AttributeValue, Attributes, LogRecord, Severity};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use sqlx::Row;
@@ -64,6 +64,86 @@ impl NewRow {
     pub fn size(&self) -> usize {
         let attributes = self.attributes.as_ref().map_or(0, |text| text.len());
         256 + self.body.len() + self.text.len() + attributes
+    }
+}
+
+/// The values of a row as they go into the database.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a> {
+    /// The id.
+    pub id: i64,
+    /// The number of the source.
+    pub source: i64,
+    /// The time.
+    pub time_ns: i64,
+    /// The severity number.
+    pub severity: u8,
+    /// The body.
+    pub body: &'a str,
+    /// The attributes as JSON.
+    pub attributes: Option<&'a str>,
+    /// The event.
+    pub event: Option<&'a str>,
+    /// The node.
+    pub node: Option<&'a str>,
+    /// The broker.
+    pub broker: Option<&'a str>,
+    /// The service.
+    pub service: &'a str,
+    /// The client.
+    pub client_id: Option<&'a str>,
+    /// What is indexed.
+    pub text: &'a str,
+}
+
+impl NewRow {
+    /// A row that was stored, to be stored elsewhere.
+    pub fn from_stored(row: LogRow) -> Self {
+        let fields = row
+            .attributes
+            .as_ref()
+            .and_then(|json| serde_json::from_str(json.get()).ok());
+        let mut attributes = Attributes::default();
+        for (name, value) in fields.unwrap_or(serde_json::Map::new()) {
+            if let serde_json::Value::String(text) = value {
+                attributes.set(name, text);
+            }
+        }
+        let record = LogRecord {
+            time_ns: row.time_ns,
+            severity: row.severity,
+            body: row.body,
+            attributes,
+            event: row.event.map(Cow::Owned),
+            node: row.node.map(Into::into),
+            broker: row.broker.map(Into::into),
+            service: row.service.into(),
+            client_id: row.client_id,
+        };
+        let source = row.id & 1023;
+        Self {
+            id: row.id,
+            attributes: row.attributes.map(|json| json.get().into()),
+            ..Self::new(record, source, 0)
+        }
+    }
+
+    /// Its values.
+    pub fn columns(&self) -> Columns<'_> {
+        Columns {
+            id: self.id,
+            source: self.source,
+            time_ns: self.time_ns,
+            severity: self.severity.number(),
+            body: &self.body,
+            attributes: self.attributes.as_deref(),
+            event: self.event.as_deref(),
+            node: self.node.as_deref(),
+            broker: self.broker.as_deref(),
+            service: &self.service,
+            client_id: self.client_id.as_deref(),
+            text: &self.text,
+        }
     }
 }
 

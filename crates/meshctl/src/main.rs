@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{balancer, bench, check, incidents, lab, operate, render, status};
+use commands::{balancer, bench, check, db, incidents, lab, logs, operate, render, status};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -28,6 +28,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the faults of late, and how long each step took
     Incidents(incidents::IncidentsArgs),
+    /// Search every log line of the network, and follow new ones
+    Logs(logs::LogsArgs),
+    /// Look after the database of log lines
+    Db(db::DbArgs),
     /// Send the clients back to the most preferred broker
     Failback(operate::FailbackArgs),
     /// Have a broker take no new clients and hand over those it has
@@ -52,6 +56,8 @@ async fn main() -> ExitCode {
         Command::Lab(args) => lab::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Incidents(args) => incidents::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
+        Command::Db(args) => db::run(args).await,
         Command::Failback(args) => operate::failback(args).await,
         Command::Drain(args) => operate::drain(args).await,
         Command::Disable(args) => operate::disable(args).await,

@@ -17,7 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-scenarios", &["mesh-lab"]),
     (
         "meshctl",
-        &["mesh-model", "mesh-runtime", "mesh-render", "mesh-store", "mesh-lab"],
+        &[
+            "mesh-model",
+            "mesh-runtime",
+            "mesh-render",
+            "mesh-store",
+            "mesh-lab",
+        ],
     ),
 ];
 

@@ -15,6 +15,7 @@ impl Addresses {
             balancer: here(ports.balancer),
             readback: here(ports.readback),
             health: here(ports.health),
+            logs: here(ports.logs),
             extra: ports.extra.iter().copied().map(here).collect(),
             proxy_bind: loopback_source(),
         }

@@ -156,6 +156,7 @@ fn addresses(ports: &Ports) -> Addresses {
         // The same as outside, so that `mesh.toml` is true for whoever reads it there.
         readback: (Ipv4Addr::LOCALHOST, ports.readback).into(),
         health: (Ipv4Addr::LOCALHOST, ports.health).into(),
+        logs: (Ipv4Addr::LOCALHOST, ports.logs).into(),
         extra: ports.extra.iter().map(|port| (HOST, *port).into()).collect(),
         proxy_bind: Some(NGINX.into()),
     }
@@ -167,6 +168,7 @@ fn ways_in(ports: &Ports, inside: &Addresses) -> Vec<(u16, SocketAddr)> {
         (ports.balancer, (HOST, MQTT).into()),
         (ports.readback, inside.readback),
         (ports.health, inside.health),
+        (ports.logs, inside.logs),
     ];
     ways.extend(ports.brokers.iter().copied().zip(inside.brokers.iter().copied()));
     ways.extend(ports.extra.iter().copied().zip(inside.extra.iter().copied()));

@@ -119,6 +119,17 @@ impl Rig {
         self.child.take().expect("it runs").wait().unwrap().code()
     }
 
+    /// Whether the daemon has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().expect("it was started");
+        child.try_wait().unwrap().is_some()
+    }
+
+    /// After [`Self::has_ended`], so that it can be started again.
+    pub fn forget_ended(&mut self) {
+        self.child = None;
+    }
+
     /// Appends to a file in the folder.
     pub fn append(&self, name: &str, bytes: impl AsRef<[u8]>) {
         append(&self.path(name), bytes);

@@ -86,7 +86,7 @@ enum FaultCommand {
 
 #[derive(Debug, clap::Args)]
 struct ProcessArgs {
-    /// The broker; also `nginx` or `mesh-health`, which are started again by themselves
+    /// The broker; also `nginx`, `mesh-health` or `mesh-logs`, which are started again by themselves
     #[arg(value_name = "BROKER")]
     process: String,
 
@@ -146,6 +146,7 @@ async fn up(args: &UpArgs) -> anyhow::Result<()> {
         } else {
             Net::Loopback
         },
+        logs: true,
         // Somebody who has closed the terminal does not read this any more; the lab goes on.
         progress: Some(Arc::new(|line| drop(say(line)))),
         ..LabOptions::default()
@@ -194,7 +195,7 @@ fn summary(lab: &Lab, state: &Path) -> String {
     };
     text += &format!(
         "  status      {url}/v1/status, or `meshctl status{state_flag}`\n\
-         \x20 logs        {root}/NAME/*.log\n\
+         \x20 logs        `meshctl logs -f{state_flag}`, e.g. `meshctl logs level>=warn{state_flag}`\n\
          \n\
          \x20 subscribe   mosquitto_sub -p {port} -t 'hello/#' -v\n\
          \x20 publish     mosquitto_pub -p {port} -t hello/world -m hi\n\
@@ -202,7 +203,6 @@ fn summary(lab: &Lab, state: &Path) -> String {
          \x20 mend        meshctl lab fault restart {first}{state_flag}\n\
          \x20 end         Ctrl-C, or `meshctl lab down{state_flag}`\n",
         url = lab.health_url(),
-        root = lab.state().display(),
     );
     text
 }

@@ -3,8 +3,10 @@
 pub mod balancer;
 pub mod bench;
 pub mod check;
+pub mod db;
 pub mod incidents;
 pub mod lab;
+pub mod logs;
 pub mod operate;
 pub mod render;
 pub mod status;
