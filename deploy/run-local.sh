@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole network on this machine: five Mosquitto brokers in a full mesh, Nginx in front, mesh-health.
+# Runs the whole network on this machine: five Mosquitto brokers in a full mesh, Nginx in front, mesh-health, mesh-logs.
 # Installs what is missing, builds, and stays in the foreground; Ctrl-C ends everything.
 #
 #   ./deploy/run-local.sh [--brokers N] [--base-port P] [--state DIR] [--netns] [--fresh]
@@ -27,7 +27,7 @@ step "Looking for a Rust toolchain"
 need_compiler
 need_rust
 step "Building (a few minutes the first time)"
-cargo build --release --locked --manifest-path "$checkout/Cargo.toml" -p mesh-plugin -p mesh-health -p meshctl ||
+cargo build --release --locked --manifest-path "$checkout/Cargo.toml" -p mesh-plugin -p mesh-health -p mesh-logs -p meshctl ||
   fail "the build failed; see the compiler's messages above"
 step "Starting the network"
 cd "$checkout"

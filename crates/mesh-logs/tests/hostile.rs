@@ -74,7 +74,13 @@ const SPAN: Duration = Duration::from_secs(4);
 #[test]
 fn no_line_is_lost_or_panics_in_a_parser() {
     let mut random = Random(seed());
-    let formats = [Format::Auto, Format::Mosquitto, Format::Nginx, Format::Mesh, Format::Plain];
+    let formats = [
+        Format::Auto,
+        Format::Mosquitto,
+        Format::Nginx,
+        Format::Mesh,
+        Format::Plain,
+    ];
     let mut parsers = formats.map(|format| Parser::new(format, Place::default(), TimeZone::UTC));
     let began = Instant::now();
     let (mut inputs, mut understood) = (0_u64, 0_u64);
@@ -86,7 +92,12 @@ fn no_line_is_lost_or_panics_in_a_parser() {
                 understood += 1;
             } else {
                 let line = input.strip_suffix(b"\r").unwrap_or(&input);
-                assert_eq!(parsed.record.body, String::from_utf8_lossy(line), "seed {}", seed());
+                assert_eq!(
+                    parsed.record.body,
+                    String::from_utf8_lossy(line),
+                    "seed {}",
+                    seed()
+                );
                 assert!(parsed.fact.is_none());
             }
         }
@@ -94,7 +105,10 @@ fn no_line_is_lost_or_panics_in_a_parser() {
         inputs += 1;
     }
     println!("{inputs} inputs, {understood} understood");
-    assert!(inputs > 1000 && understood > inputs / 2, "{inputs} inputs, {understood} understood");
+    assert!(
+        inputs > 1000 && understood > inputs / 2,
+        "{inputs} inputs, {understood} understood"
+    );
 }
 
 #[tokio::test]
@@ -117,7 +131,10 @@ async fn what_is_accepted_as_a_query_is_a_query() {
                 assert!(found.is_ok(), "{text:?} (seed {}): {found:?}", seed());
             }
             Err(error) => {
-                assert!(error.at + error.length <= text.chars().count() + 1, "{text:?}: {error:?}");
+                assert!(
+                    error.at + error.length <= text.chars().count() + 1,
+                    "{text:?}: {error:?}"
+                );
                 error.pointed(&text);
             }
         }

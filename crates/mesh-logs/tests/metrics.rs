@@ -15,11 +15,25 @@ async fn every_metric_is_told_and_counts_what_it_says() {
     let source = "[[logs.source]]\nname = \"odd \\\"name\\\"\"\npath = \"DIR/a.log\"\nformat = \"mosquitto\"\nbroker = \"broker1\"\n";
     let mut rig = Rig::new(&format!("{source}{}", plain("b", "DIR/b.log")));
     rig.start();
-    rig.append("a.log", "1700000000: New client connected from 10.0.0.1:5 as a (p2, c1, k60).\nno time\n");
-    rig.expect("-service:mesh-logs", &["New client connected from 10.0.0.1:5 as a (p2, c1, k60).", "no time"]).await;
+    rig.append(
+        "a.log",
+        "1700000000: New client connected from 10.0.0.1:5 as a (p2, c1, k60).\nno time\n",
+    );
+    rig.expect(
+        "-service:mesh-logs",
+        &[
+            "New client connected from 10.0.0.1:5 as a (p2, c1, k60).",
+            "no time",
+        ],
+    )
+    .await;
     mesh_lab::wait_until("the sessions to be counted", common::DEADLINE, async || {
         let open = rig.metric("mesh_logs_sessions{broker=\"broker1\"}").await;
-        if open == Some(1.0) { Ok(()) } else { Err(format!("{open:?}")) }
+        if open == Some(1.0) {
+            Ok(())
+        } else {
+            Err(format!("{open:?}"))
+        }
     })
     .await
     .unwrap();
@@ -61,7 +75,8 @@ fn lint(page: &str) {
     };
     child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "promtool check metrics: {said}");
 }
 
@@ -69,7 +84,12 @@ fn lint(page: &str) {
 fn names_follow_prometheus_conventions() {
     for family in FAMILIES {
         assert!(family.name.starts_with("mesh_logs_"), "{}", family.name);
-        assert_eq!(family.kind == "counter", family.name.ends_with("_total"), "{}", family.name);
+        assert_eq!(
+            family.kind == "counter",
+            family.name.ends_with("_total"),
+            "{}",
+            family.name
+        );
         assert!(family.help.ends_with('.'), "{}", family.name);
     }
 }

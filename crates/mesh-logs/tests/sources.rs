@@ -44,17 +44,32 @@ async fn a_journal_is_read_on_over_restarts_and_a_lost_place_is_seen() {
     rig.append("replay.jsonl", entry(3));
     rig.expect("", &["entry 1", "entry 2", "entry 3"]).await;
     let calls = std::fs::read_to_string(rig.path("replay.calls")).unwrap();
-    assert!(calls.starts_with("--no-tail\n") && calls.contains("--cursor=s=a;i=2"), "{calls}");
+    assert!(
+        calls.starts_with("--no-tail\n") && calls.contains("--cursor=s=a;i=2"),
+        "{calls}"
+    );
     assert_eq!(rig.metric("mesh_logs_source_up{source=\"j\"").await, Some(0.0));
-    assert!(rig.own_log().contains("the journal is closed"), "{}", rig.own_log());
+    assert!(
+        rig.own_log().contains("the journal is closed"),
+        "{}",
+        rig.own_log()
+    );
     rig.kill();
     // What was read last is deleted, and with it who knows what.
     std::fs::write(rig.path("replay.jsonl"), entry(5) + &entry(6)).unwrap();
     rig.start();
-    rig.expect("-event:logs.gap", &["entry 1", "entry 2", "entry 3", "entry 5", "entry 6"]).await;
+    rig.expect(
+        "-event:logs.gap",
+        &["entry 1", "entry 2", "entry 3", "entry 5", "entry 6"],
+    )
+    .await;
     let gaps = rig.rows("event:logs.gap").await.unwrap();
     assert_eq!(gaps.len(), 1);
-    assert!(gaps[0].body.contains("not in the journal any more"), "{}", gaps[0].body);
+    assert!(
+        gaps[0].body.contains("not in the journal any more"),
+        "{}",
+        gaps[0].body
+    );
     let row = &rig.rows("service:test node:vm1 level:warn").await.unwrap()[0];
     assert_eq!(row.time_ns, 1_700_000_000_000_001_000);
 }
@@ -72,10 +87,11 @@ async fn a_real_journal_is_followed_and_resumed() {
         return;
     };
     let mut rig = Rig::new(&journal("journalctl --file DIR/real.journal -o json -f"));
+    let file = rig.path("real.journal");
     let write = |from: u32, to: u32| {
         let mut writer = Command::new(&program)
             .arg("-o")
-            .arg(rig.path("real.journal"))
+            .arg(&file)
             .arg("-")
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
@@ -94,17 +110,24 @@ async fn a_real_journal_is_followed_and_resumed() {
         assert!(writer.wait().unwrap().success());
     };
     let expected = |to: u32| -> Vec<String> {
-        (1..=to).map(|number| format!("Client c{number} closed its connection.")).collect()
+        (1..=to)
+            .map(|number| format!("Client c{number} closed its connection."))
+            .collect()
     };
     write(1, 20);
     rig.start();
     let all = expected(20);
-    rig.expect("event:client.disconnected", &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    rig.expect(
+        "event:client.disconnected",
+        &all.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+    .await;
     rig.kill();
     write(21, 30);
     rig.start();
     let all = expected(30);
-    rig.expect("", &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    rig.expect("", &all.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
 }
 
 /// A stock Mosquitto that tells its log in topics; killed when dropped.
@@ -124,10 +147,15 @@ async fn a_brokers_log_topics_are_read() {
     mesh_runtime::secrets::Secrets::load_or_create(&rig.path("secrets")).unwrap();
     let port = rig.port + 1;
     let conf = format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest topic\nlog_type all\n");
-    std::fs::write(rig.path("mosquitto.conf"), conf).unwrap();
+    let file = rig.path("mosquitto.conf");
+    std::fs::write(&file, conf).unwrap();
     let program = mesh_lab::system_program("mosquitto", "install it").unwrap();
     let start = || {
-        let started = Command::new(&program).arg("-c").arg(rig.path("mosquitto.conf")).stderr(Stdio::null()).spawn();
+        let started = Command::new(&program)
+            .arg("-c")
+            .arg(&file)
+            .stderr(Stdio::null())
+            .spawn();
         Broker(started.unwrap())
     };
     let broker = start();
@@ -138,7 +166,10 @@ async fn a_brokers_log_topics_are_read() {
     rig.start();
     wait_until("lines of a client", DEADLINE, async || {
         publish("visitor");
-        let found = rig.rows("client:visitor event:client.connected broker:broker1").await.unwrap_or_default();
+        let found = rig
+            .rows("client:visitor event:client.connected broker:broker1")
+            .await
+            .unwrap_or_default();
         if found.is_empty() { Err("none") } else { Ok(()) }
     })
     .await
@@ -149,7 +180,11 @@ async fn a_brokers_log_topics_are_read() {
         publish("late");
         let gaps = rig.rows("event:logs.gap").await.unwrap_or_default().len();
         let late = rig.rows("client:late").await.unwrap_or_default().len();
-        if gaps > 0 && late > 0 { Ok(()) } else { Err(format!("{gaps} gaps, {late} lines")) }
+        if gaps > 0 && late > 0 {
+            Ok(())
+        } else {
+            Err(format!("{gaps} gaps, {late} lines"))
+        }
     })
     .await
     .unwrap();

@@ -11,7 +11,9 @@ use rusqlite::Connection;
 
 async fn trouble(rig: &Rig, wanted: &str) {
     wait_until("the trouble to be seen", DEADLINE, async || {
-        let metric = rig.metric(&format!("mesh_logs_stalled{{trouble=\"{wanted}\"}}")).await;
+        let metric = rig
+            .metric(&format!("mesh_logs_stalled{{trouble=\"{wanted}\"}}"))
+            .await;
         let health = rig.get("/healthz").await;
         match (metric, health) {
             (Some(1.0), Some((503, body))) if body.contains("have not been stored") => Ok(()),
@@ -25,7 +27,11 @@ async fn trouble(rig: &Rig, wanted: &str) {
 async fn well(rig: &Rig) {
     wait_until("all to be well", DEADLINE, async || {
         let health = rig.get("/healthz").await;
-        if health == Some((200, "ok\n".to_owned())) { Ok(()) } else { Err(format!("{health:?}")) }
+        if health == Some((200, "ok\n".to_owned())) {
+            Ok(())
+        } else {
+            Err(format!("{health:?}"))
+        }
     })
     .await
     .unwrap();
@@ -56,8 +62,13 @@ impl SmallDisk {
     fn mount(at: &Path, bytes: u64) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let options = format!("size={bytes}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at)
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(at.to_owned()))
     }
 }
 
@@ -81,10 +92,15 @@ async fn while_the_disk_is_full_sources_wait_and_then_go_on_by_themselves() {
     let room = 200 * 1024;
     let filled = Command::new("sh")
         .arg("-c")
-        .arg(format!("dd if=/dev/zero of={0} bs=64k 2>/dev/null; truncate -s -{room} {0}", ballast.display()))
+        .arg(format!(
+            "dd if=/dev/zero of={0} bs=64k 2>/dev/null; truncate -s -{room} {0}",
+            ballast.display()
+        ))
         .status();
     assert!(filled.is_ok());
-    let lines: Vec<String> = (1..5000).map(|number| format!("{number} {}", "word ".repeat(20))).collect();
+    let lines: Vec<String> = (1..5000)
+        .map(|number| format!("{number} {}", "word ".repeat(20)))
+        .collect();
     rig.append("a.log", lines.join("\n") + "\n");
     trouble(&rig, "full").await;
     // What was stored is stored, and can be read; also by who comes now.

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use mesh_model::{Incident, IncidentStep};
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, QueryBuilder, Row};
+use sqlx::{QueryBuilder, Row, SqliteConnection};
 
 use crate::error::{StoreError, While};
 use crate::reader::Reader;
-use crate::writer::Writer;
+use crate::writer::{Writer, begin, end};
 
 /// One value of one series.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,39 +34,9 @@ impl Writer {
     ///
     /// What SQLite says.
     pub async fn store_incidents(&mut self, incidents: &[Incident]) -> Result<(), StoreError> {
-        let what = "store incidents";
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.during(what)?;
-        for incident in incidents {
-            sqlx::query(
-                "INSERT INTO incident (id, broker, \"to\", generation, reason, began_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
-                 ON CONFLICT (id) DO UPDATE SET \"to\" = excluded.\"to\", generation = excluded.generation, \
-                 reason = excluded.reason, ended_at = excluded.ended_at",
-            )
-            .bind(&incident.id)
-            .bind(incident.broker.as_str())
-            .bind(incident.to.as_ref().map(mesh_model::BrokerId::as_str))
-            .bind(incident.generation.map(u64::cast_signed))
-            .bind(&incident.reason)
-            .bind(nanos(incident.began_at))
-            .bind(incident.ended_at.map(nanos))
-            .execute(&mut *transaction)
-            .await
-            .during(what)?;
-            for (number, step) in (0_i64..).zip(&incident.phases) {
-                sqlx::query(
-                    "INSERT OR REPLACE INTO incident_phase (incident, number, phase, at, elapsed_ms) VALUES (?, ?, ?, ?, ?)",
-                )
-                .bind(&incident.id)
-                .bind(number)
-                .bind(step.phase.as_str())
-                .bind(nanos(step.at))
-                .bind(step.elapsed_ms)
-                .execute(&mut *transaction)
-                .await
-                .during(what)?;
-            }
-        }
-        transaction.commit().await.during(what)
+        begin(&mut self.connection).await?;
+        let stored = write_incidents(&mut self.connection, incidents).await;
+        end(&mut self.connection, stored).await
     }
 
     /// Stores `samples`.
@@ -88,6 +58,44 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+async fn write_incidents(
+    connection: &mut SqliteConnection,
+    incidents: &[Incident],
+) -> Result<(), StoreError> {
+    let what = "store incidents";
+    for incident in incidents {
+        sqlx::query(
+            "INSERT INTO incident (id, broker, \"to\", generation, reason, began_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (id) DO UPDATE SET \"to\" = excluded.\"to\", generation = excluded.generation, \
+             reason = excluded.reason, ended_at = excluded.ended_at",
+        )
+        .bind(&incident.id)
+        .bind(incident.broker.as_str())
+        .bind(incident.to.as_ref().map(mesh_model::BrokerId::as_str))
+        .bind(incident.generation.map(u64::cast_signed))
+        .bind(&incident.reason)
+        .bind(nanos(incident.began_at))
+        .bind(incident.ended_at.map(nanos))
+        .execute(&mut *connection)
+        .await
+        .during(what)?;
+        for (number, step) in (0_i64..).zip(&incident.phases) {
+            sqlx::query(
+                "INSERT OR REPLACE INTO incident_phase (incident, number, phase, at, elapsed_ms) VALUES (?, ?, ?, ?, ?)",
+            )
+            .bind(&incident.id)
+            .bind(number)
+            .bind(step.phase.as_str())
+            .bind(nanos(step.at))
+            .bind(step.elapsed_ms)
+            .execute(&mut *connection)
+            .await
+            .during(what)?;
+        }
+    }
+    Ok(())
 }
 
 impl Reader {

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::{Connection, Row};
+use sqlx::{Row, SqliteConnection};
 
 use crate::error::{StoreError, While};
-use crate::writer::Writer;
+use crate::writer::{Writer, begin, end};
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,6 @@ impl Writer {
     ///
     /// What SQLite says.
     pub async fn forget(&mut self, limits: Limits, rows: u32) -> Result<u64, StoreError> {
-        let what = "delete old lines";
         let now = Timestamp::now().as_nanosecond();
         let oldest = i64::try_from(now - limits.age.as_nanos() as i128).unwrap_or(0);
         let size = self.size().await?;
@@ -53,49 +52,15 @@ impl Writer {
         } else {
             crate::id::first_at(oldest)
         };
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.during(what)?;
-        let last = sqlx::query("SELECT max(id) AS last, count(*) AS count FROM (SELECT id FROM log WHERE id < ? ORDER BY id LIMIT ?)")
-            .bind(limit)
-            .bind(rows)
-            .fetch_one(&mut *transaction)
-            .await
-            .during(what)?;
-        let count: i64 = last.try_get("count").during(what)?;
-        if count > 0 {
-            let last: i64 = last.try_get("last").during(what)?;
-            let words = "DELETE FROM log_fts WHERE rowid IN (SELECT id FROM log WHERE id <= ?)";
-            for delete in [words, "DELETE FROM log WHERE id <= ?"] {
-                sqlx::query(delete)
-                    .bind(last)
-                    .execute(&mut *transaction)
-                    .await
-                    .during(what)?;
-            }
-            // Only a merge frees what the index holds of deleted lines.
-            sqlx::query("INSERT INTO log_fts (log_fts, rank) VALUES ('merge', ?)")
-                .bind(MERGED)
-                .execute(&mut *transaction)
-                .await
-                .during(what)?;
-            let cut = if is_too_large {
-                crate::id::time_ns(last)
-            } else {
-                oldest
-            };
-            for delete in [
-                "DELETE FROM client_session WHERE disconnected_at < ?",
-                "DELETE FROM incident WHERE ended_at < ?",
-                "DELETE FROM sample WHERE at < ?",
-            ] {
-                sqlx::query(delete)
-                    .bind(cut)
-                    .execute(&mut *transaction)
-                    .await
-                    .during(what)?;
-            }
-        }
-        transaction.commit().await.during(what)?;
-        Ok(count.unsigned_abs())
+        begin(&mut self.connection).await?;
+        let deleted = delete(
+            &mut self.connection,
+            limit,
+            rows,
+            (!is_too_large).then_some(oldest),
+        )
+        .await;
+        end(&mut self.connection, deleted).await
     }
 
     /// Gives some of the free pages back to the file system. Tells whether there are more.
@@ -142,6 +107,53 @@ impl Writer {
             free: free.unsigned_abs(),
         })
     }
+}
+
+/// Deletes at most `rows` lines before the id `limit`, and everything else before `oldest`, or before those lines.
+async fn delete(
+    connection: &mut SqliteConnection,
+    limit: i64,
+    rows: u32,
+    oldest: Option<i64>,
+) -> Result<u64, StoreError> {
+    let what = "delete old lines";
+    let last = sqlx::query("SELECT max(id) AS last, count(*) AS count FROM (SELECT id FROM log WHERE id < ? ORDER BY id LIMIT ?)")
+        .bind(limit)
+        .bind(rows)
+        .fetch_one(&mut *connection)
+        .await
+        .during(what)?;
+    let count: i64 = last.try_get("count").during(what)?;
+    if count > 0 {
+        let last: i64 = last.try_get("last").during(what)?;
+        let words = "DELETE FROM log_fts WHERE rowid IN (SELECT id FROM log WHERE id <= ?)";
+        for delete in [words, "DELETE FROM log WHERE id <= ?"] {
+            sqlx::query(delete)
+                .bind(last)
+                .execute(&mut *connection)
+                .await
+                .during(what)?;
+        }
+        // Only a merge frees what the index holds of deleted lines.
+        sqlx::query("INSERT INTO log_fts (log_fts, rank) VALUES ('merge', ?)")
+            .bind(MERGED)
+            .execute(&mut *connection)
+            .await
+            .during(what)?;
+        let cut = oldest.unwrap_or(crate::id::time_ns(last));
+        for delete in [
+            "DELETE FROM client_session WHERE disconnected_at < ?",
+            "DELETE FROM incident WHERE ended_at < ?",
+            "DELETE FROM sample WHERE at < ?",
+        ] {
+            sqlx::query(delete)
+                .bind(cut)
+                .execute(&mut *connection)
+                .await
+                .during(what)?;
+        }
+    }
+    Ok(count.unsigned_abs())
 }
 
 fn wal_bytes(path: &Path) -> u64 {

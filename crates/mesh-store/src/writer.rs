@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, Connection, Row, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
 
 use crate::error::{StoreError, While};
 use crate::row::NewRow;
@@ -144,31 +144,9 @@ impl Writer {
     async fn store(&mut self, batch: &Batch, rows: &[(i64, &NewRow)]) -> Result<i64, StoreError> {
         let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
         let observed = now.max(self.last_observed + 1);
-        let mut transaction = self
-            .connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .during("begin a transaction")?;
-        insert(&mut transaction, rows, observed).await?;
-        batch.sessions.save(&mut transaction).await?;
-        for source in &batch.sources {
-            source.save(&mut transaction).await?;
-        }
-        if let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) {
-            sqlx::query("INSERT INTO batch (observed_ns, first_id, last_id) VALUES (?, ?, ?)")
-                .bind(observed)
-                .bind(first)
-                .bind(last)
-                .execute(&mut *transaction)
-                .await
-                .during("note the batch")?;
-            sqlx::query("DELETE FROM batch WHERE observed_ns < ?")
-                .bind(observed - BATCHES_KEPT.as_nanos() as i64)
-                .execute(&mut *transaction)
-                .await
-                .during("forget old batches")?;
-        }
-        transaction.commit().await.during("commit")?;
+        begin(&mut self.connection).await?;
+        let stored = write(&mut self.connection, batch, rows, observed).await;
+        end(&mut self.connection, stored).await?;
         self.last_observed = observed;
         Ok(observed)
     }
@@ -204,6 +182,63 @@ impl Writer {
     pub async fn close(self) -> Result<(), StoreError> {
         crate::open::close(self.connection).await
     }
+}
+
+/// Begins a transaction that nobody else's can hold up later.
+pub(crate) async fn begin(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let begun = sqlx::query("BEGIN IMMEDIATE").execute(connection).await;
+    begun.during("begin a transaction")?;
+    Ok(())
+}
+
+/// Commits if all went well, else undoes everything. A commit too can fail, on a full disk, and leave the transaction
+/// open; sqlx's own transactions are of no use after that.
+pub(crate) async fn end<T>(
+    connection: &mut SqliteConnection,
+    result: Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let committed = match &result {
+        Ok(_) => sqlx::query("COMMIT")
+            .execute(&mut *connection)
+            .await
+            .during("commit")
+            .map(drop),
+        Err(_) => Ok(()),
+    };
+    if result.is_err() || committed.is_err() {
+        // SQLite may have undone it by itself, and then there is nothing to undo.
+        sqlx::query("ROLLBACK").execute(connection).await.ok();
+    }
+    committed?;
+    result
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    batch: &Batch,
+    rows: &[(i64, &NewRow)],
+    observed: i64,
+) -> Result<(), StoreError> {
+    insert(connection, rows, observed).await?;
+    batch.sessions.save(connection).await?;
+    for source in &batch.sources {
+        source.save(connection).await?;
+    }
+    if let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) {
+        sqlx::query("INSERT INTO batch (observed_ns, first_id, last_id) VALUES (?, ?, ?)")
+            .bind(observed)
+            .bind(first)
+            .bind(last)
+            .execute(&mut *connection)
+            .await
+            .during("note the batch")?;
+        sqlx::query("DELETE FROM batch WHERE observed_ns < ?")
+            .bind(observed - BATCHES_KEPT.as_nanos() as i64)
+            .execute(&mut *connection)
+            .await
+            .during("forget old batches")?;
+    }
+    Ok(())
 }
 
 /// Sources that share the ten bits of their number could give two rows of a batch one id.

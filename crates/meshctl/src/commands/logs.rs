@@ -28,7 +28,6 @@ pub struct LogsArgs {
     command: Option<Command>,
 
     /// What to look for; everything if not given
-    #[arg(allow_hyphen_values = true)]
     query: Vec<String>,
 
     /// Go on with new lines as they come
@@ -56,7 +55,6 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ExportArgs {
     /// What to look for; everything if not given
-    #[arg(allow_hyphen_values = true)]
     query: Vec<String>,
 
     /// Write to this file instead of standard output
@@ -85,7 +83,8 @@ Everything in a query must hold:
   since:10m until:2026-11-23T08:00:00Z
   -keepalive -client:x              not this
 Fields: broker, node, service, event, client, from, to, generation, incident, reason, error, user, remote_addr,
-upstream, target. Quote the whole query for the shell: meshctl logs 'level>=warn \"broken pipe\" since:1h'";
+upstream, target. Quote the whole query for the shell, and put -- before one that begins
+with a -: meshctl logs 'level>=warn \"broken pipe\" since:1h'";
 
 /// Shows, follows or exports lines.
 pub async fn run(args: LogsArgs) -> anyhow::Result<ExitCode> {
