@@ -11,7 +11,8 @@ use super::reader::{Reader, Section};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+/// As the durations of `mesh.toml` count it.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// Stands in a journal's command for the option by which it goes on where it ended.
 const AFTER: &str = "{after}";
@@ -114,7 +115,7 @@ pub(super) fn read(reader: &mut Reader, topology: Option<&Topology>) -> Logs {
         keep_age: s.duration(
             "keep_age",
             "30days",
-            SECOND..=3650 * DAY,
+            SECOND..=10 * YEAR,
             "lines that are older are deleted",
         ),
         keep_bytes: s.number(
