@@ -136,7 +136,12 @@ async fn the_history_of_a_failover_is_in_the_database() {
         let incidents = reader.incidents(10).await.unwrap();
         let incident = incidents
             .iter()
-            .find(|incident| incident.broker.as_str() == "broker1")
+            .find(|incident| {
+                incident
+                    .broker
+                    .as_ref()
+                    .is_some_and(|id| id.as_str() == "broker1")
+            })
             .ok_or("none")?;
         if incident.ended_at.is_some() && incident.phases.len() >= 5 {
             Ok(())

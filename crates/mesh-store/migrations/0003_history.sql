@@ -1,7 +1,9 @@
--- Faults of brokers, as mesh-health tells them.
+-- Faults of brokers, links and the balancer, as mesh-health tells them.
 CREATE TABLE incident (
     id         TEXT    PRIMARY KEY,
-    broker     TEXT    NOT NULL,
+    kind       TEXT    NOT NULL,
+    broker     TEXT,
+    "from"     TEXT,
     "to"       TEXT,
     generation INTEGER,
     reason     TEXT,

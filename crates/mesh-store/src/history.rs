@@ -1,7 +1,7 @@
 //! Incidents and samples: what mesh-health tells, kept for longer than it remembers.
 
 use jiff::Timestamp;
-use mesh_model::{Incident, IncidentStep};
+use mesh_model::{Incident, IncidentKind, IncidentStep};
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, SqliteConnection};
@@ -67,12 +67,15 @@ async fn write_incidents(
     let what = "store incidents";
     for incident in incidents {
         sqlx::query(
-            "INSERT INTO incident (id, broker, \"to\", generation, reason, began_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
+            "INSERT INTO incident (id, kind, broker, \"from\", \"to\", generation, reason, began_at, ended_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (id) DO UPDATE SET \"to\" = excluded.\"to\", generation = excluded.generation, \
              reason = excluded.reason, ended_at = excluded.ended_at",
         )
         .bind(&incident.id)
-        .bind(incident.broker.as_str())
+        .bind(incident.kind.as_str())
+        .bind(incident.broker.as_ref().map(mesh_model::BrokerId::as_str))
+        .bind(incident.from.as_ref().map(mesh_model::BrokerId::as_str))
         .bind(incident.to.as_ref().map(mesh_model::BrokerId::as_str))
         .bind(incident.generation.map(u64::cast_signed))
         .bind(&incident.reason)
@@ -180,13 +183,15 @@ fn incident(id: String, row: &SqliteRow, phases: &[SqliteRow]) -> Result<Inciden
             elapsed_ms,
         }))
     };
-    let broker: String = row.try_get("broker")?;
+    let name: String = row.try_get("kind")?;
+    let kind = IncidentKind::ALL.iter().find(|kind| kind.as_str() == name);
+    let unknown = || sqlx::Error::Decode(format!("{name:?} is no kind of incident").into());
     let steps: Result<Vec<_>, sqlx::Error> = phases.iter().map(step).collect();
     Ok(Incident {
         id,
-        broker: broker
-            .parse()
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        kind: *kind.ok_or_else(unknown)?,
+        broker: parsed(row.try_get("broker")?),
+        from: parsed(row.try_get("from")?),
         to: parsed(row.try_get("to")?),
         generation: row
             .try_get::<Option<i64>, _>("generation")?

@@ -48,7 +48,6 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         ),
     };
     let log = log::read(reader);
-    let log = read_log(reader);
     let logs = super::logs::read(reader, topology.as_ref());
     Some(Config {
         path: path.to_owned(),
