@@ -75,7 +75,7 @@ fn write(log: PathBuf, writer: usize, stop: Arc<AtomicBool>) -> JoinHandle<u64> 
     std::thread::spawn(move || {
         let mut random = Random(0x9e37_79b9 + writer as u64);
         let rotation = Rotation {
-            copies: writer % 2 == 0,
+            copies: writer.is_multiple_of(2),
             dated: writer < WRITERS / 2,
         };
         let rarely = if rotation.dated { 12 } else { 60 };

@@ -99,12 +99,11 @@ pub struct Columns<'a> {
 impl NewRow {
     /// A row that was stored, to be stored elsewhere.
     pub fn from_stored(row: LogRow) -> Self {
-        let fields = row
-            .attributes
-            .as_ref()
-            .and_then(|json| serde_json::from_str(json.get()).ok());
+        let json = row.attributes.as_ref().map(|json| json.get()).unwrap_or_default();
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(json).unwrap_or_default();
         let mut attributes = Attributes::default();
-        for (name, value) in fields.unwrap_or(serde_json::Map::new()) {
+        for (name, value) in fields {
             if let serde_json::Value::String(text) = value {
                 attributes.set(name, text);
             }

@@ -238,11 +238,8 @@ fn of_sources(page: &mut Page, sources: &[SourceStatus]) {
 
 fn lag_lines(source: &SourceStatus) -> f64 {
     let stored = &source.stored;
-    let bytes_a_line = if stored.lines > 0 {
-        (stored.bytes / stored.lines).max(1)
-    } else {
-        100
-    };
+    // Before the first line is known, a guess.
+    let bytes_a_line = stored.bytes.checked_div(stored.lines).unwrap_or(100).max(1);
     (source.waiting + source.unread / bytes_a_line) as f64
 }
 

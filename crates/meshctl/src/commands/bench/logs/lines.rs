@@ -144,7 +144,11 @@ impl Lines {
             &format!("{iso}: New connection from {seen} on port {}.", 18_831 + broker),
             most,
         )?;
-        let user = if number % 3 == 0 { ", u'plant'" } else { "" };
+        let user = if number.is_multiple_of(3) {
+            ", u'plant'"
+        } else {
+            ""
+        };
         let line = format!(
             "{iso}: New client connected from {seen} as {client} (p{}, c1, k60{user}).",
             2 + number % 2 * 3
@@ -167,7 +171,7 @@ impl Lines {
             number % 1000,
         );
         self.add(access, &line, most)?;
-        if number % 20 == 0 {
+        if number.is_multiple_of(20) {
             let other = (broker + 1) % BROKERS;
             let line = format!(
                 "{{\"timestamp\":\"{time:.6}\",\"level\":\"WARN\",\"fields\":{{\"message\":\"link.down\",\"event\":\"link.down\",\
