@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the whole network on this machine: five Mosquitto brokers in a full mesh, Nginx in front, mesh-health, and the
-# page at http://127.0.0.1:3000.
+# Runs the whole network on this machine: five Mosquitto brokers in a full mesh, Nginx in front, mesh-health,
+# mesh-logs, and the page at http://127.0.0.1:3000.
 # Installs what is missing, builds, and stays in the foreground; Ctrl-C ends everything.
 #
 #   ./deploy/run-local.sh [--brokers N] [--base-port P] [--state DIR] [--netns] [--fresh]
@@ -28,7 +28,7 @@ step "Looking for a Rust toolchain"
 need_compiler
 need_rust
 step "Building (a few minutes the first time)"
-cargo build --release --locked --manifest-path "$checkout/Cargo.toml" -p mesh-plugin -p mesh-health -p mesh-dashboard -p meshctl ||
+cargo build --release --locked --manifest-path "$checkout/Cargo.toml" -p mesh-plugin -p mesh-health -p mesh-logs -p mesh-dashboard -p meshctl ||
   fail "the build failed; see the compiler's messages above"
 step "Starting the network"
 cd "$checkout"

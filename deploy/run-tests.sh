@@ -61,6 +61,13 @@ need_haproxy() {
   found haproxy || ! found apt-get || install haproxy
 }
 
+# The tests of journals write a real one; `meshctl bench logs` has rsyslog beside it. Neither service is started.
+need_logs() {
+  found apt-get || return 0
+  [ -x /usr/lib/systemd/systemd-journal-remote ] || install systemd-journal-remote
+  found rsyslogd || install rsyslog
+}
+
 # Debian's package of Prometheus has promtool; its service is not started (see install).
 need_promtool() {
   found promtool || ! found apt-get || install prometheus
@@ -198,6 +205,7 @@ need_haproxy
 need_openssl
 need_python_clients
 need_paho_c
+need_logs
 step "Looking for a Rust toolchain"
 need_compiler
 need_rust

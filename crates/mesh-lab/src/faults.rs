@@ -251,6 +251,7 @@ impl Shared {
                 (None, setup::NGINX) => ready::balancer(&self.net, self.inside.readback).await.map(drop),
                 (None, setup::HEALTH) => ready::healthy(&self.net, self.inside.health).await,
                 (None, setup::DASHBOARD) => ready::healthy(&self.net, self.inside.dashboard).await,
+                (None, setup::LOGS) => ready::healthy(&self.net, self.inside.logs).await,
                 (None, name) => match self.extra_place(name) {
                     Some(place) => ready::listens(&self.net, self.inside.extra[place]).await,
                     None => Err("there is no such process".to_owned()),

@@ -102,6 +102,9 @@ impl Lab {
         if options.health {
             shared.processes.start(setup::HEALTH)?;
         }
+        if options.logs {
+            shared.processes.start(setup::LOGS)?;
+        }
         if let Some(topic) = &options.ready_topic {
             let links = brokers.len() * (brokers.len() - 1);
             (shared.progress)(&format!("waiting for {} …", count(links, "link")));
@@ -113,6 +116,9 @@ impl Lab {
         if options.dashboard {
             shared.processes.start(setup::DASHBOARD)?;
             shared.answers(setup::DASHBOARD, left()).await?;
+        }
+        if options.logs {
+            shared.answers(setup::LOGS, left()).await?;
         }
         shared.processes.supervise_from_now_on();
         self.tasks
@@ -177,6 +183,11 @@ impl Lab {
         format!("http://{}", self.shared.outside.dashboard)
     }
 
+    /// The root of what mesh-logs answers, without a slash at its end.
+    pub fn logs_url(&self) -> String {
+        format!("http://{}", self.shared.outside.logs)
+    }
+
     /// The state folder.
     pub fn state(&self) -> &Path {
         self.state.root()
@@ -187,7 +198,7 @@ impl Lab {
         self.state.root().join(name)
     }
 
-    /// The process id of `name` (a broker, `nginx`, `mesh-health` or `mesh-dashboard`) while it runs.
+    /// The process id of `name` (a broker, `nginx`, `mesh-health`, `mesh-logs` or `mesh-dashboard`) while it runs.
     pub fn pid(&self, name: &str) -> Option<u32> {
         self.shared.processes.pid(name)
     }
@@ -216,7 +227,7 @@ impl Lab {
         self.down.clone().wait_for(|down| *down).await.ok();
     }
 
-    /// Ends everything in order: mesh-health, Nginx, then the brokers, which save their state.
+    /// Ends everything in order: mesh-logs, mesh-health, Nginx, then the brokers, which save their state.
     ///
     /// # Errors
     ///

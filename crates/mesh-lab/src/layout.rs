@@ -75,6 +75,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) is_root: bool,
     /// How many files a process may have open.
     pub(crate) open_files: u64,
+    /// The names of the extra processes.
+    pub(crate) extra: &'a [&'a str],
     /// TOML that is laid over it.
     pub(crate) settings: &'a str,
 }
@@ -131,6 +133,12 @@ pub(crate) fn mesh_toml(contents: &Contents<'_>) -> Result<String, LabError> {
 
     section(&mut document, "health")["listen"] = address(addresses.health);
     section(&mut document, "dashboard")["listen"] = address(addresses.dashboard);
+    if programs.mesh_logs.is_some() {
+        let logs = section(&mut document, "logs");
+        logs["listen"] = address(addresses.logs);
+        logs["database"] = path(&state.join("mesh.db"));
+        logs["source"] = Item::ArrayOfTables(sources(contents));
+    }
     section(&mut document, "security")["secrets_dir"] = path(&state.join("secrets"));
 
     let settings: DocumentMut = contents
@@ -140,6 +148,41 @@ pub(crate) fn mesh_toml(contents: &Contents<'_>) -> Result<String, LabError> {
     lay_over(document.as_table_mut(), settings.as_table());
     let head = "# Written by the lab at each start.\n\n";
     Ok(format!("{head}{document}"))
+}
+
+/// What every process of the lab writes.
+fn sources(contents: &Contents<'_>) -> ArrayOfTables {
+    let mut sources = ArrayOfTables::new();
+    let mut add = |name: &str, file: &str, format: &str| {
+        let mut table = Table::new();
+        table["name"] = value(name);
+        table["path"] = value(contents.state.join(file).to_string_lossy().into_owned());
+        table["format"] = value(format);
+        if format == "mosquitto" {
+            table["broker"] = value(name);
+        } else {
+            table["node"] = value("host");
+            table["service"] = value(name.split('.').next().unwrap_or(name));
+        }
+        sources.push(table);
+    };
+    for number in 1..=contents.addresses.brokers.len() {
+        let name = format!("broker{number}");
+        add(&name, &format!("{name}/mosquitto.log"), "mosquitto");
+    }
+    if contents.programs.nginx.is_some() {
+        add("nginx.error", "nginx/error.log", "nginx");
+        add("nginx.access", "nginx/access.log", "nginx");
+        add("nginx.output", "nginx/nginx.log", "nginx");
+    }
+    if contents.programs.mesh_health.is_some() {
+        add("mesh-health", "mesh-health/mesh-health.log", "mesh");
+    }
+    add("mesh-logs", "mesh-logs/mesh-logs.log", "mesh");
+    for name in contents.extra {
+        add(name, &format!("{name}/output.log"), "auto");
+    }
+    sources
 }
 
 fn section<'a>(document: &'a mut DocumentMut, name: &str) -> &'a mut Table {
@@ -196,6 +239,7 @@ mod tests {
             nginx: None,
             mesh_health: None,
             mesh_dashboard: None,
+            mesh_logs: Some("/x/mesh-logs".into()),
         };
         let addresses = Addresses::loopback(&Ports::new(18_830, 5).unwrap());
         let text = |settings| {
@@ -206,6 +250,7 @@ mod tests {
                 user: "ada",
                 is_root: true,
                 open_files: 1024,
+                extra: &["haproxy"],
                 settings,
             })
         };
@@ -219,6 +264,18 @@ mod tests {
         assert_eq!(config.topology.brokers().len(), 5);
         assert_eq!(config.health.dead_after.as_secs(), 2);
         assert_eq!(config.health.listen.port(), 3001);
+        let sources = config.logs.sources.iter().map(|source| source.name.as_str());
+        let expected = [
+            "broker1",
+            "broker2",
+            "broker3",
+            "broker4",
+            "broker5",
+            "mesh-logs",
+            "haproxy",
+        ];
+        assert_eq!(sources.collect::<Vec<_>>(), expected);
+        assert_eq!(config.logs.listen.port(), 3002);
         assert_eq!(config.mosquitto.user, "eve");
         assert_eq!(config.balancer.worker_connections, 960);
         assert!(text("[health").is_err());

@@ -46,7 +46,7 @@ pub struct ExtraProcess {
     pub files: ExtraFiles,
 }
 
-/// What a lab shall be. The default is five brokers with everything, on free ports, in a temporary folder.
+/// What a lab shall be. The default is five brokers with everything but mesh-logs, on free ports, in a temporary folder.
 #[derive(Clone)]
 pub struct LabOptions {
     /// The state folder; if `None` a temporary one, removed by [`Lab::stop`] and else kept and named.
@@ -67,6 +67,8 @@ pub struct LabOptions {
     pub health: bool,
     /// Whether mesh-dashboard runs.
     pub dashboard: bool,
+    /// Whether mesh-logs runs, with every process of the lab as a source.
+    pub logs: bool,
     /// What else may be started, at most [`MAX_EXTRA`].
     pub extra: Vec<ExtraProcess>,
     /// TOML that is laid over the `mesh.toml` of the lab.
@@ -94,6 +96,7 @@ impl Default for LabOptions {
             balancer: true,
             health: true,
             dashboard: false,
+            logs: false,
             extra: Vec::new(),
             settings: String::new(),
             broker_conf: None,

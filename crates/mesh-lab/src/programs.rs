@@ -14,6 +14,7 @@ pub(crate) struct Programs {
     pub(crate) nginx: Option<Nginx>,
     pub(crate) mesh_health: Option<PathBuf>,
     pub(crate) mesh_dashboard: Option<PathBuf>,
+    pub(crate) mesh_logs: Option<PathBuf>,
 }
 
 /// Nginx as it is installed here.
@@ -54,6 +55,7 @@ pub(crate) fn find(options: &LabOptions) -> Result<Programs, LabError> {
         },
         nginx: options.balancer.then(nginx).transpose()?,
         mesh_health: options.health.then(|| own("mesh-health")).transpose()?,
+        mesh_logs: options.logs.then(|| own("mesh-logs")).transpose()?,
         mesh_dashboard: options.dashboard.then(|| own("mesh-dashboard")).transpose()?,
     })
 }

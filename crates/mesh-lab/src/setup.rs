@@ -24,6 +24,8 @@ pub(crate) const NGINX: &str = "nginx";
 pub(crate) const HEALTH: &str = "mesh-health";
 /// The name of mesh-dashboard's process.
 pub(crate) const DASHBOARD: &str = "mesh-dashboard";
+/// The name of mesh-logs' process.
+pub(crate) const LOGS: &str = "mesh-logs";
 
 /// Enough for a thousand clients a broker; more would only make Nginx reserve memory.
 const OPEN_FILES: u64 = 65_536;
@@ -44,6 +46,7 @@ pub(crate) fn write(
     options: &LabOptions,
 ) -> Result<Setup, LabError> {
     let path = state.root().join("mesh.toml");
+    let extra: Vec<&str> = options.extra.iter().map(|extra| extra.name.as_str()).collect();
     let text = mesh_toml(&Contents {
         state: state.root(),
         programs,
@@ -51,6 +54,7 @@ pub(crate) fn write(
         user: &user_name()?,
         is_root: geteuid().is_root(),
         open_files: raise_open_files(),
+        extra: &extra,
         settings: &options.settings,
     })?;
     atomic_file::write(&path, text.as_bytes(), 0o644)?;
@@ -73,6 +77,9 @@ pub(crate) fn write(
     }
     if let Some(program) = &programs.mesh_dashboard {
         specs.push(daemon(state, DASHBOARD, program, &path)?);
+    }
+    if let Some(program) = &programs.mesh_logs {
+        specs.push(daemon(state, LOGS, program, &path)?);
     }
     for (extra, address) in options.extra.iter().zip(&addresses.extra) {
         specs.push(other(state, &config, extra, *address)?);

@@ -105,6 +105,9 @@ fn check_ports(ports: &Ports, options: &LabOptions) -> Result<(), LabError> {
     if options.dashboard {
         ports::check(ports.dashboard, "mesh-dashboard")?;
     }
+    if options.logs {
+        ports::check(ports.logs, "mesh-logs")?;
+    }
     for (port, extra) in ports.extra.iter().zip(&options.extra) {
         ports::check(*port, &extra.name)?;
     }

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{balancer, bench, check, diff, incidents, lab, operate, render, status};
+use commands::{balancer, bench, check, db, diff, incidents, lab, logs, operate, render, status};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -30,6 +30,10 @@ enum Command {
     Incidents(incidents::IncidentsArgs),
     /// Show the topics on which two brokers retain different values; exit code 1 if there are any
     Diff(diff::DiffArgs),
+    /// Search every log line of the network, and follow new ones
+    Logs(logs::LogsArgs),
+    /// Look after the database of log lines
+    Db(db::DbArgs),
     /// Send the clients back to the most preferred broker
     Failback(operate::FailbackArgs),
     /// Have a broker take no new clients and hand over those it has
@@ -55,6 +59,8 @@ async fn main() -> ExitCode {
         Command::Status(args) => status::run(args).await,
         Command::Incidents(args) => incidents::run(args).await,
         Command::Diff(args) => diff::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
+        Command::Db(args) => db::run(args).await,
         Command::Failback(args) => operate::failback(args).await,
         Command::Drain(args) => operate::drain(args).await,
         Command::Disable(args) => operate::disable(args).await,

@@ -12,11 +12,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-render", &["mesh-model", "mesh-runtime"]),
     ("mesh-health", &["mesh-model", "mesh-runtime", "mesh-render"]),
     ("mesh-dashboard", &["mesh-model", "mesh-runtime"]),
+    ("mesh-store", &["mesh-model"]),
+    ("mesh-logs", &["mesh-model", "mesh-runtime", "mesh-store"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),
     ("mesh-scenarios", &["mesh-lab"]),
     (
         "meshctl",
-        &["mesh-model", "mesh-runtime", "mesh-render", "mesh-lab"],
+        &[
+            "mesh-model",
+            "mesh-runtime",
+            "mesh-render",
+            "mesh-store",
+            "mesh-lab",
+        ],
     ),
 ];
 

@@ -17,9 +17,9 @@ const FAULTS: [&str; 8] = [
     "save",
 ];
 
-fn bench(arguments: &[&str]) -> std::process::Output {
+fn bench(kind: &str, arguments: &[&str]) -> std::process::Output {
     let output = Command::new(env!("CARGO_BIN_EXE_meshctl"))
-        .args(["bench", "failover"])
+        .args(["bench", kind])
         .args(arguments)
         .output();
     output.unwrap()
@@ -35,7 +35,7 @@ fn row<'a>(rows: &'a Value, keys: &[(&str, &str)]) -> &'a Value {
 
 #[test]
 fn the_quick_form_has_a_row_for_every_fault_and_system() {
-    let output = bench(&["--quick", "--json"]);
+    let output = bench("failover", &["--quick", "--json"]);
     let progress = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{:?}: {progress}", output.status);
     assert!(progress.contains("kill, round 1 of 1: ours"), "{progress}");
@@ -78,7 +78,33 @@ fn the_quick_form_has_a_row_for_every_fault_and_system() {
 
 #[test]
 fn a_fault_that_does_not_exist_is_a_wrong_use() {
-    let output = bench(&["--fault", "flood"]);
+    let output = bench("failover", &["--fault", "flood"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("backup-death"));
+}
+
+#[test]
+fn the_quick_form_of_the_bench_of_logs_measures_everything() {
+    let output = bench("logs", &["--quick", "--json", "--rows", "20000"]);
+    let progress = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{:?}: {progress}", output.status);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rounds = report["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        assert_eq!(round["ingest"]["lines"], 10_000);
+        let queries = round["queries"].as_array().unwrap();
+        assert!(queries.len() >= 4);
+        for query in queries {
+            let is_nothing = query["kind"].as_str().unwrap().starts_with("nothing");
+            assert_eq!(query["found"] == 0, is_nothing, "{query}");
+        }
+    }
+    assert_eq!(report["plain"]["rows"], 20_000);
+    assert_eq!(report["latency"]["missing"], 0);
+    let left_out = report["shipper"]["left_out"].as_str();
+    assert!(
+        left_out.is_none_or(|why| why.contains("apt install rsyslog")),
+        "{left_out:?}"
+    );
 }

@@ -16,6 +16,7 @@ impl Addresses {
             readback: here(ports.readback),
             health: here(ports.health),
             dashboard: here(ports.dashboard),
+            logs: here(ports.logs),
             extra: ports.extra.iter().copied().map(here).collect(),
             proxy_bind: loopback_source(),
         }

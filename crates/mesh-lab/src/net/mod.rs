@@ -44,6 +44,7 @@ pub(crate) struct Addresses {
     pub(crate) readback: SocketAddr,
     pub(crate) health: SocketAddr,
     pub(crate) dashboard: SocketAddr,
+    pub(crate) logs: SocketAddr,
     /// Where the extra processes listen.
     pub(crate) extra: Vec<SocketAddr>,
     /// The source of Nginx's connections to brokers.

@@ -165,6 +165,7 @@ fn addresses(ports: &Ports) -> Addresses {
         readback: (Ipv4Addr::LOCALHOST, ports.readback).into(),
         health: (Ipv4Addr::LOCALHOST, ports.health).into(),
         dashboard: (Ipv4Addr::LOCALHOST, ports.dashboard).into(),
+        logs: (Ipv4Addr::LOCALHOST, ports.logs).into(),
         extra: ports.extra.iter().map(|port| (HOST, *port).into()).collect(),
         proxy_bind: Some(NGINX.into()),
     }
@@ -177,6 +178,7 @@ fn ways_in(ports: &Ports, inside: &Addresses) -> Vec<(u16, SocketAddr)> {
         (ports.readback, inside.readback),
         (ports.health, inside.health),
         (ports.dashboard, inside.dashboard),
+        (ports.logs, inside.logs),
     ];
     ways.extend(ports.brokers.iter().copied().zip(inside.brokers.iter().copied()));
     ways.extend(ports.extra.iter().copied().zip(inside.extra.iter().copied()));

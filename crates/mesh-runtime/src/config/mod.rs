@@ -8,6 +8,7 @@
 //! (`MESH__HEALTH__DEAD_AFTER=2s`), flags (`--set health.dead_after=2s`). The `config` crate merges them; types,
 //! ranges and unknown keys are checked by [`reader`], which also knows the text of the reference in the README.
 
+mod logs;
 mod places;
 pub mod reader;
 mod settings;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use config::{FileFormat, Source};
 
+pub use logs::{LogFormat, LogSource, Logs, SourceKind};
 pub use reader::Setting;
 pub use settings::{Announce, Balancer, Dashboard, Failback, Health, Log, LogRotation, Mosquitto, Security};
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub dashboard: Dashboard,
     /// `[log]`: the daemons' own log lines.
     pub log: Log,
+    /// `[logs]`: what mesh-logs reads and how much is kept.
+    pub logs: Logs,
 }
 
 /// One thing that is wrong, with the place where to mend it.

@@ -52,6 +52,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
     };
     let dashboard = dashboard::read(reader);
     let log = log::read(reader);
+    let logs = super::logs::read(reader, topology.as_ref());
     Some(Config {
         path: path.to_owned(),
         topology: topology?,
@@ -62,6 +63,7 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
         security,
         dashboard,
         log,
+        logs,
     })
 }
 

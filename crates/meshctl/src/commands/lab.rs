@@ -86,7 +86,7 @@ enum FaultCommand {
 
 #[derive(Debug, clap::Args)]
 struct ProcessArgs {
-    /// The broker; also `nginx`, `mesh-health` or `mesh-dashboard`, which are started again by themselves
+    /// The broker; also `nginx`, `mesh-health`, `mesh-logs` or `mesh-dashboard`, which are started again by themselves
     #[arg(value_name = "BROKER")]
     process: String,
 
@@ -166,6 +166,7 @@ async fn up(args: &UpArgs) -> anyhow::Result<()> {
             Net::Loopback
         },
         dashboard: true,
+        logs: true,
         // Somebody who has closed the terminal does not read this any more; the lab goes on.
         progress: Some(Arc::new(|line| drop(say(line)))),
         ..LabOptions::default()
@@ -215,7 +216,7 @@ fn summary(lab: &Lab, state: &Path) -> String {
     text += &format!(
         "  page        {page}/\n\
          \x20 status      {url}/v1/status, or `meshctl status{state_flag}`\n\
-         \x20 logs        {root}/NAME/*.log\n\
+         \x20 logs        `meshctl logs -f{state_flag}`, e.g. `meshctl logs level>=warn{state_flag}`\n\
          \n\
          \x20 subscribe   mosquitto_sub -p {port} -t 'hello/#' -v\n\
          \x20 publish     mosquitto_pub -p {port} -t hello/world -m hi\n\
@@ -224,7 +225,6 @@ fn summary(lab: &Lab, state: &Path) -> String {
          \x20 end         Ctrl-C, or `meshctl lab down{state_flag}`\n",
         page = lab.dashboard_url(),
         url = lab.health_url(),
-        root = lab.state().display(),
     );
     text
 }

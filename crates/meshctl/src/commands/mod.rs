@@ -3,9 +3,11 @@
 pub mod balancer;
 pub mod bench;
 pub mod check;
+pub mod db;
 pub mod diff;
 pub mod incidents;
 pub mod lab;
+pub mod logs;
 pub mod operate;
 pub mod render;
 pub mod status;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod failover;
+mod logs;
 mod mesh;
 mod networks;
 mod report;
@@ -31,6 +32,8 @@ enum Command {
     Retained(retained::RetainedArgs),
     /// Brokers that die, hang or vanish, behind mesh-health, HAProxy and Nginx alone
     Failover(failover::FailoverArgs),
+    /// Log lines into the database and out of it, beside plain inserts and rsyslog
+    Logs(logs::LogsArgs),
 }
 
 /// Runs a bench on networks of its own, on loopback.
@@ -39,6 +42,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         Command::Mesh(args) => mesh::run(args).await,
         Command::Retained(args) => retained::run(args).await,
         Command::Failover(args) => failover::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
     }
 }
 

@@ -44,6 +44,14 @@ pub fn memory_of(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// The most memory that a process ever held, in bytes; `None` where it cannot be told.
+pub fn peak_of(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// CPU time that the process has used so far with all its threads that are left; `None` where it cannot be told.
 pub fn cpu_of_process(pid: u32) -> Option<Duration> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;

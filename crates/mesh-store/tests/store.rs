@@ -1,0 +1,335 @@
+//! The database as its users see it: real files, real SQLite.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_model::{Attributes, LogRecord, Severity};
+use mesh_store::reader::Place;
+use mesh_store::retention::Limits;
+use mesh_store::{Batch, LogRow, NewRow, Query, Reader, StoreError, Writer, id};
+
+const START_NS: i64 = 1_795_000_000_000_000_000;
+
+fn record(number: i64, body: &str) -> LogRecord {
+    LogRecord {
+        time_ns: START_NS + number * 1_000_000,
+        severity: Severity::INFO,
+        body: body.to_owned(),
+        attributes: Attributes::default(),
+        event: None,
+        node: None,
+        broker: Some(Arc::from(format!("broker{}", number % 5 + 1))),
+        service: Arc::from("mosquitto"),
+        client_id: None,
+    }
+}
+
+async fn store(writer: &mut Writer, records: impl IntoIterator<Item = LogRecord>) {
+    let mut source = writer.new_source("test", "").await.unwrap();
+    let mut batch = Batch::default();
+    for record in records {
+        source.last_key = id::next_key(source.last_key, record.time_ns);
+        source.lines += 1;
+        batch.rows.push(NewRow::new(record, source.id, source.last_key));
+    }
+    batch.sources.push(source);
+    writer.commit(&batch).await.unwrap();
+}
+
+async fn open(path: &Path) -> Writer {
+    Writer::open(path).await.unwrap().0
+}
+
+async fn search(reader: &Reader, query: &str) -> Vec<String> {
+    let query: Query = query.parse().unwrap();
+    let page = reader.page(&query, Place::Newest, 100).await.unwrap();
+    page.rows.into_iter().map(|row| row.body).collect()
+}
+
+/// A few lines of every kind, newest last.
+fn samples() -> Vec<LogRecord> {
+    let mut evil = record(3, "Client evil \"quoted\" as x (p2, c1) disconnected.");
+    evil.client_id = Some("evil \"quoted\" as x (p2, c1)".to_owned());
+    evil.event = Some("client.disconnected".into());
+    let mut down = record(4, "link.down");
+    down.event = Some("link.down".into());
+    down.severity = Severity::WARN;
+    down.attributes.set("from", "broker1");
+    down.attributes.set("to", "broker5");
+    down.attributes.set("generation", 42);
+    down.service = Arc::from("mesh-health");
+    let mut pipe = record(5, "write failed: Broken pipe");
+    pipe.severity = Severity::ERROR;
+    pipe.node = Some(Arc::from("host"));
+    let forged = record(6, "\u{e000}bbroker3 \u{e000}verror says somebody");
+    vec![
+        record(1, "one two three"),
+        record(2, "three two ONE é"),
+        evil,
+        down,
+        pipe,
+        forged,
+    ]
+}
+
+#[tokio::test]
+async fn words_and_fields_are_found_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    store(&mut writer, samples()).await;
+    let reader = Reader::open(&path).await.unwrap();
+    for (query, expected) in [
+        ("one", vec!["three two ONE é", "one two three"]),
+        ("\"one two\"", vec!["one two three"]),
+        (
+            "E*",
+            vec![
+                "Client evil \"quoted\" as x (p2, c1) disconnected.",
+                "three two ONE é",
+            ],
+        ),
+        (
+            "client:\"evil \\\"quoted\\\" as x (p2, c1)\"",
+            vec!["Client evil \"quoted\" as x (p2, c1) disconnected."],
+        ),
+        (
+            "client:evil*",
+            vec!["Client evil \"quoted\" as x (p2, c1) disconnected."],
+        ),
+        ("client:evil", vec![]),
+        ("level>=warn", vec!["write failed: Broken pipe", "link.down"]),
+        ("level:error", vec!["write failed: Broken pipe"]),
+        (
+            "level<warn broker:broker2",
+            vec!["\u{e000}bbroker3 \u{e000}verror says somebody", "one two three"],
+        ),
+        ("event:link.*", vec!["link.down"]),
+        ("event:link.up,link.down from:broker1", vec!["link.down"]),
+        ("from:broker5", vec![]),
+        ("generation:42", vec!["link.down"]),
+        ("-from:broker1 event:link.*", vec![]),
+        ("service:mesh-health \"broken pipe\"", vec![]),
+        ("node:host", vec!["write failed: Broken pipe"]),
+        (
+            "broker:broker3,broker4 -two",
+            vec!["Client evil \"quoted\" as x (p2, c1) disconnected."],
+        ),
+        ("-level:info -pipe", vec!["link.down"]),
+        ("until:2026-11-18T11:06:40.002Z", vec!["one two three"]),
+        (
+            "since:2026-11-18T11:06:40.006Z",
+            vec!["\u{e000}bbroker3 \u{e000}verror says somebody"],
+        ),
+    ] {
+        assert_eq!(search(&reader, query).await, expected, "{query}");
+    }
+    assert_eq!(search(&reader, "").await.len(), 6);
+}
+
+#[tokio::test]
+async fn pages_join_without_a_gap_and_context_is_around_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    store(
+        &mut writer,
+        (0..300).map(|number| record(number, &format!("line {number}"))),
+    )
+    .await;
+    let reader = Reader::open(&path).await.unwrap();
+    for text in ["", "line"] {
+        let query: Query = text.parse().unwrap();
+        let (mut place, mut seen) = (Place::Newest, Vec::new());
+        loop {
+            let page = reader.page(&query, place, 70).await.unwrap();
+            seen.extend(page.rows.into_iter().map(|row| row.body));
+            match page.older {
+                Some(id) => place = Place::Before(id),
+                None => break,
+            }
+        }
+        let expected: Vec<String> = (0..300).rev().map(|number| format!("line {number}")).collect();
+        assert_eq!(seen, expected);
+    }
+    let query: Query = "150".parse().unwrap();
+    let row = &reader.page(&query, Place::Newest, 1).await.unwrap().rows[0];
+    let bodies = |rows: Vec<LogRow>| rows.into_iter().map(|row| row.body).collect::<Vec<_>>();
+    let around = reader.context(row.id, 2, 1, true).await.unwrap();
+    assert_eq!(bodies(around), ["line 148", "line 149", "line 150", "line 151"]);
+    let after = reader
+        .page(&Query::default(), Place::After(row.id), 2)
+        .await
+        .unwrap();
+    assert_eq!(bodies(after.rows), ["line 151", "line 152"]);
+    assert!(reader.context(1, 2, 2, false).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn who_follows_gets_late_lines_too_and_each_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    store(&mut writer, [record(100, "first")]).await;
+    let reader = Reader::open(&path).await.unwrap();
+    let start = reader.last_observed().await.unwrap();
+    let all = Query::default();
+    let (rows, next) = reader.news(&all, start, 10).await.unwrap();
+    assert_eq!((rows.len(), next), (0, start));
+    // Of another source, with an older time.
+    store(&mut writer, [record(50, "late"), record(200, "second")]).await;
+    let (rows, next) = reader.news(&all, start, 10).await.unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.body.as_str()).collect::<Vec<_>>(),
+        ["late", "second"]
+    );
+    assert_eq!(reader.news(&all, next, 10).await.unwrap().0.len(), 0);
+}
+
+#[tokio::test]
+async fn histograms_and_facets_count_what_is_searched_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    store(&mut writer, samples()).await;
+    let reader = Reader::open(&path).await.unwrap();
+    let (from, to) = (START_NS, START_NS + 8_000_000);
+    let histogram = reader.histogram(&Query::default(), from, to, 4).await.unwrap();
+    assert_eq!(histogram.bars, [[0, 0, 1], [0, 0, 2], [1, 1, 0], [0, 0, 1]]);
+    assert!(histogram.is_complete);
+    let query: Query = "from:broker1 event:link.*".parse().unwrap();
+    let histogram = reader.histogram(&query, from, to, 2).await.unwrap();
+    assert_eq!(histogram.bars, [[0, 0, 0], [0, 1, 0]]);
+    let facets = reader.facets(&"level>=info".parse().unwrap()).await.unwrap();
+    assert_eq!(facets.lines, 6);
+    assert_eq!(facets.level[0], ("info".to_owned(), 4));
+    assert_eq!(
+        facets.service,
+        [("mosquitto".to_owned(), 5), ("mesh-health".to_owned(), 1)]
+    );
+}
+
+#[tokio::test]
+async fn ids_that_are_taken_are_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    let source = writer.new_source("a", "").await.unwrap();
+    let key = START_NS / 1000;
+    for round in 0..3 {
+        // A clock that is set back again and again, and 1,024 sources later the same number.
+        let rows =
+            (0..3).map(|n| NewRow::new(record(0, &format!("{round}.{n}")), source.id + n % 2 * 1024, key));
+        let batch = Batch {
+            rows: rows.collect(),
+            ..Batch::default()
+        };
+        writer.commit(&batch).await.unwrap();
+    }
+    let reader = Reader::open(&path).await.unwrap();
+    assert_eq!(search(&reader, "").await.len(), 9);
+}
+
+#[tokio::test]
+async fn old_lines_go_by_age_and_by_size_and_the_file_shrinks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
+    let lines = (0..4000).map(|number| {
+        let mut record = record(number, &format!("word{number} {}", "filler ".repeat(30)));
+        record.time_ns = now - (4000 - number) * 1_000_000_000;
+        record
+    });
+    store(&mut writer, lines).await;
+    let by_age = Limits {
+        age: Duration::from_secs(2000),
+        bytes: u64::MAX,
+    };
+    let mut deleted = 0;
+    while let count @ 1.. = writer.forget(by_age, 300).await.unwrap() {
+        assert!(count <= 300);
+        deleted += count;
+    }
+    assert!((1990..=2010).contains(&deleted), "{deleted}");
+    let reader = Reader::open(&path).await.unwrap();
+    assert!(search(&reader, "word10").await.is_empty());
+    assert_eq!(search(&reader, "word3990").await.len(), 1);
+
+    let size = writer.size().await.unwrap();
+    let by_size = Limits {
+        age: Duration::from_secs(1_000_000),
+        bytes: (size.bytes - size.free) / 2,
+    };
+    for _ in 0..100 {
+        if writer.forget(by_size, 300).await.unwrap() == 0 {
+            break;
+        }
+    }
+    let after = writer.size().await.unwrap();
+    assert!(after.bytes - after.free <= by_size.bytes, "{after:?}");
+    assert_eq!(search(&reader, "word3990").await.len(), 1, "the newest are kept");
+    while writer.shrink().await.unwrap() {}
+    assert_eq!(writer.size().await.unwrap().free, 0, "auto_vacuum is on");
+    let report = mesh_store::check::check(&path).await.unwrap();
+    assert_eq!(report.problems, [""; 0]);
+}
+
+#[tokio::test]
+async fn one_process_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    assert!(matches!(
+        Reader::open(&path).await,
+        Err(StoreError::Missing { .. })
+    ));
+    let writer = open(&path).await;
+    let error = Writer::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+    writer.close().await.unwrap();
+    Writer::open(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_set_aside_and_a_new_one_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let fill = async || {
+        let mut writer = open(&path).await;
+        store(
+            &mut writer,
+            (0..3000).map(|number| record(number, &format!("line {number}"))),
+        )
+        .await;
+        writer.close().await.unwrap();
+    };
+    // No database at all, one that was cut off, one whose beginning is gone.
+    for damage in 0..3 {
+        std::fs::remove_file(&path).ok();
+        fill().await;
+        let mut bytes = std::fs::read(&path).unwrap();
+        match damage {
+            0 => bytes = b"this is a text and no database, and it is long enough".repeat(50),
+            1 => bytes.truncate(bytes.len() / 2),
+            _ => bytes[..8192].fill(0xff),
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let report = mesh_store::check::check(&path).await;
+        assert!(
+            report.as_ref().is_ok_and(|report| !report.problems.is_empty()),
+            "{damage}: {report:?}"
+        );
+        let (mut writer, opened) = Writer::open(&path).await.unwrap();
+        let aside = opened.set_aside.expect("it was set aside");
+        assert_eq!(std::fs::read(&aside).unwrap(), bytes, "{damage}");
+        store(&mut writer, [record(0, "a new beginning")]).await;
+        let reader = Reader::open(&path).await.unwrap();
+        assert_eq!(search(&reader, "").await, ["a new beginning"]);
+        writer.close().await.unwrap();
+    }
+    // Damage that only a writer came across.
+    Writer::condemn(&path).unwrap();
+    assert!(Writer::open(&path).await.unwrap().1.set_aside.is_some());
+    assert_eq!(Writer::open(&path).await.unwrap().1.set_aside, None);
+}
