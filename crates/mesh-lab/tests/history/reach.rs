@@ -64,11 +64,14 @@ impl Reach {
     /// Whether a message that `origin` acknowledged at `at` may be gone.
     pub fn may_be_lost(&self, origin: usize, at: Duration) -> bool {
         let mut holders = BTreeMap::from([(origin, at)]);
+        // Who died has to hear it anew.
+        let mut again = BTreeMap::new();
         let mut deaths = self.deaths.clone();
         deaths.sort();
         for death in deaths.into_iter().filter(|death| death.until >= at) {
-            self.spread(&mut holders, origin, death.from);
+            self.spread(&mut holders, &again, origin, death.from);
             holders.remove(&death.broker);
+            again.insert(death.broker, death.until);
             if holders.is_empty() {
                 return true;
             }
@@ -77,14 +80,21 @@ impl Reach {
     }
 
     /// Adds everyone who must have heard it by `end`.
-    fn spread(&self, holders: &mut BTreeMap<usize, Duration>, origin: usize, end: Duration) {
+    fn spread(
+        &self,
+        holders: &mut BTreeMap<usize, Duration>,
+        again: &BTreeMap<usize, Duration>,
+        origin: usize,
+        end: Duration,
+    ) {
         loop {
             let heard = (0..self.brokers)
                 .filter(|peer| !holders.contains_key(peer))
                 .filter_map(|peer| {
                     let from = holders.iter().filter_map(|(holder, since)| {
                         let patience = if *holder == origin { HEARD } else { RELAYED };
-                        self.heard(*holder, peer, *since, patience)
+                        let earliest = again.get(&peer).map_or(*since, |death| *since.max(death));
+                        self.heard(*holder, peer, earliest, patience)
                     });
                     Some((from.min()?, peer))
                 })
@@ -165,6 +175,17 @@ mod tests {
         assert!(reach(&troubles(11), &[(10, 0), (11, 1)]).may_be_lost(0, s(5)));
         assert!(!reach(&troubles(40), &[(10, 0), (40, 1)]).may_be_lost(0, s(5)));
         assert!(!reach(&[], &[]).may_be_lost(2, s(0)));
+    }
+
+    #[test]
+    fn a_peer_that_died_does_not_hold_what_it_heard_before() {
+        let troubles = [
+            (Who::Broker(1), 10, 11),
+            (Who::Broker(0), 13, 14),
+            (Who::Pair(0, 2), 0, 60),
+        ];
+        // Broker 1 heard it at once, died, and had no time to hear it again before the origin died.
+        assert!(reach(&troubles, &[(10, 1), (13, 0)]).may_be_lost(0, s(5)));
     }
 
     #[test]
