@@ -10,6 +10,8 @@ const GOOD = /\.(healthy|completed|up|restored|in_sync|enabled|drained)$/;
 // A broker that was late for a moment and is well again has one line, not two: nothing was done about it.
 function worthTelling(events) {
   return events.filter((event, i) => {
+    // The steps of an incident stand with the incident.
+    if (event.name === "incident.step") return false;
     if (event.name !== "broker.healthy") return true;
     const before = events.slice(i + 1).find((one) => one.broker === event.broker && one.name.startsWith("broker."));
     return before?.name !== "broker.suspect";
