@@ -97,7 +97,7 @@ async fn returns(back: Back) {
         }
     });
     assert_eq!(alone.await.unwrap().count, 250);
-    assert!(support::retained::values(&lab, 3).await == found);
+    assert!(agreed(&lab, &[3]).await == found);
     lab.stop().await.unwrap();
 }
 

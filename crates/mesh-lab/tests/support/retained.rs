@@ -42,8 +42,8 @@ pub async fn status(lab: &Lab, n: usize) -> Status {
     serde_json::from_str(&last.text()).expect("the status is JSON")
 }
 
-/// What a subscriber is shown as stored at the `n`th broker.
-pub async fn values(lab: &Lab, n: usize) -> Values {
+/// What a subscriber is shown as stored at the `n`th broker, which should be at least so many values.
+async fn values(lab: &Lab, n: usize, count: usize) -> Values {
     let inbox = Inbox::open(
         at(lab, n),
         &Who::anonymous(),
@@ -51,6 +51,9 @@ pub async fn values(lab: &Lab, n: usize) -> Values {
         "reader of what is retained",
     )
     .await;
+    inbox
+        .wait_for("as many values as are told", |messages| messages.len() >= count)
+        .await;
     quiet(std::slice::from_ref(&inbox)).await;
     let all = inbox.messages().into_iter().filter(|message| message.retain);
     all.map(|message| (message.topic, message.payload)).collect()
@@ -76,7 +79,7 @@ pub async fn agreed(lab: &Lab, brokers: &[usize]) -> Values {
     });
     let mut first: Option<Values> = None;
     for n in brokers {
-        let values = values(lab, *n).await;
+        let values = values(lab, *n, status.count).await;
         assert_eq!(values.len(), status.count, "broker{n} tells how much it has");
         let first = first.get_or_insert_with(|| values.clone());
         assert!(
