@@ -1,10 +1,12 @@
 // Asking the server, with its problem documents as errors.
 
 export class Problem extends Error {
-  constructor({ title, detail, status }) {
+  constructor({ title, detail, status, at, length }) {
     super(detail);
     this.title = title;
     this.status = status;
+    // Where in a query, if it is about one.
+    Object.assign(this, { at, length });
   }
 }
 

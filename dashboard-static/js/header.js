@@ -8,7 +8,7 @@ import { showKeys } from "./dialog.js";
 import { KEYS } from "./keys.js";
 import { SIGNS } from "./words.js";
 
-const AREAS = [["overview", "/", "Overview"], ["incidents", "/incidents", "Incidents"], ["flow", "/flow", "Flow"]];
+const AREAS = [["overview", "/", "Overview"], ["clients", "/clients", "Clients"], ["incidents", "/incidents", "Incidents"], ["logs", "/logs", "Logs"], ["flow", "/flow", "Flow"]];
 const LEVEL_SIGN = { ok: "healthy", warn: "suspect", bad: "dead", idle: "unknown" };
 const stroke = (d, props = {}) => s("path", { d, fill: "none", stroke: "currentColor", "stroke-width": 1.6, "stroke-linecap": "round", "stroke-linejoin": "round", ...props });
 const icon = (...paths) => s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, paths);

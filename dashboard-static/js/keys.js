@@ -5,8 +5,11 @@ import { currentView, go } from "./router.js";
 import { setPaused, store } from "./store.js";
 
 export const KEYS = [
+  [["/"], "Search"],
   [["g", "o"], "Overview"],
+  [["g", "c"], "Clients"],
   [["g", "i"], "Incidents"],
+  [["g", "l"], "Logs"],
   [["g", "f"], "Flow"],
   [["j", "k"], "Next and previous row"],
   [["t"], "Picture or table"],
@@ -14,7 +17,7 @@ export const KEYS = [
   [["Esc"], "Back to now"],
   [["?"], "This list"],
 ];
-const PLACES = { o: "/", i: "/incidents", f: "/flow" };
+const PLACES = { o: "/", c: "/clients", i: "/incidents", l: "/logs", f: "/flow" };
 let prefix = 0;
 
 export function startKeys() {
@@ -29,7 +32,11 @@ export function startKeys() {
     else if (key === "g") prefix = performance.now();
     else if (key === "?") showKeys(KEYS);
     else if (key === " " && !target.closest?.("button, a, summary, input, [tabindex='0']")) setPaused(!store.paused);
-    else if (!currentView()?.key?.(key)) return;
+    else if (!currentView()?.key?.(key)) {
+      if (key !== "/") return;
+      go("/logs");
+      currentView()?.key?.("/");
+    }
     event.preventDefault();
   });
 }

@@ -34,6 +34,9 @@ export const classOf = (word) => CLASS[word] ?? "is-idle";
 export const sign = (name) =>
   s("svg", { viewBox: "-7 -7 14 14", "aria-hidden": "true" }, s("path", { d: SIGNS[name] ?? SIGNS.unknown, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-linecap": "round", "stroke-linejoin": "round" }));
 
+/** The colour of a log line's level. */
+export const classOfLevel = (level) => ({ error: "is-bad", fatal: "is-bad", warn: "is-warn" })[level] ?? "is-idle";
+
 export const PHASES = {
   first_sign: "first sign",
   confirmed: "taken for dead",

@@ -4,6 +4,7 @@
 //! stream; [`assets`] are the page itself; [`security`] decides who may have any of it. Whatever is away, the page says
 //! so and goes on with the rest: nothing of MQTT depends on this program.
 
+pub mod archive;
 pub mod assets;
 pub mod feed;
 pub mod metrics;
@@ -25,6 +26,7 @@ use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
 use tokio::net::TcpListener;
 
+use crate::archive::Archive;
 use crate::assets::Assets;
 use crate::feed::upstream::Upstream;
 use crate::feed::{Feed, Follower};
@@ -62,6 +64,7 @@ pub async fn run(
     let app = App {
         feed,
         upstream,
+        archive: Arc::new(Archive::new(config.logs.database.clone())),
         counters,
         assets: Arc::new(Assets::new(assets)),
         flow: Arc::new(Flow::new(config, secrets.ok())),

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
 use crate::problem::Problem;
-use crate::routes::{actions, events, flow, incidents, live};
+use crate::routes::{actions, availability, clients, events, flow, incidents, live, logs};
 use crate::wire;
 
 /// The document.
@@ -24,6 +24,15 @@ use crate::wire;
         events::events,
         incidents::list,
         incidents::one,
+        availability::availability,
+        clients::list,
+        clients::one,
+        logs::list,
+        logs::context,
+        logs::histogram,
+        logs::facets,
+        logs::export,
+        logs::tail,
         actions::drain,
         actions::enable,
         actions::failback,

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-runtime", &["mesh-model"]),
     ("mesh-render", &["mesh-model", "mesh-runtime"]),
     ("mesh-health", &["mesh-model", "mesh-runtime", "mesh-render"]),
-    ("mesh-dashboard", &["mesh-model", "mesh-runtime"]),
+    ("mesh-dashboard", &["mesh-model", "mesh-runtime", "mesh-store"]),
     ("mesh-store", &["mesh-model"]),
     ("mesh-logs", &["mesh-model", "mesh-runtime", "mesh-store"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),

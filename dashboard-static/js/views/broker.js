@@ -7,6 +7,7 @@ import { attrs, h, replace, text } from "../dom.js";
 import { UNKNOWN, coarse, count, many, moment, ms, rate } from "../format.js";
 import { incidents, onIncidents, refresh } from "../incidents.js";
 import { charts } from "../parts/charts.js";
+import { fewLines } from "../parts/few-lines.js";
 import { incidentRows } from "../parts/incident-rows.js";
 import { linkTable, word } from "../parts/tables.js";
 import { concerns } from "../words.js";
@@ -22,16 +23,18 @@ export function broker(main, { id }) {
   const received = linkTable("Links in", (link) => link.to === id);
   const sent = linkTable("Links out", (link) => link.from === id);
   const past = incidentRows();
+  const lines = fewLines("Last log lines", `broker:${id}`, 5000);
   const title = h("span", { class: "small" });
   replace(main,
-    h("div", { class: "head" }, h("p", { class: "crumb" }, h("a", { href: "/" }, "Overview"), " /"), h("h1", {}, id), title, h("div", { class: "actions" }, drain, enable, back)),
+    h("div", { class: "head" }, h("p", { class: "crumb" }, h("a", { href: "/" }, "Overview"), " /"), h("h1", {}, id), title, h("div", { class: "actions" }, h("a", { class: "button", href: `/clients?q=${id}` }, "Its clients"), drain, enable, back)),
     h("div", { class: "grid two" },
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Observed")), facts),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Wanted and configured")), config),
       h("div", { class: "wide" }, small.element),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Links in"), h("small", {}, "what it fetches from the others")), received.element),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Links out"), h("small", {}, "what the others fetch from it")), sent.element),
-      h("section", { class: "card wide" }, h("header", {}, h("h2", {}, "Its incidents")), past.element)));
+      h("section", { class: "card wide" }, h("header", {}, h("h2", {}, "Its incidents")), past.element),
+      lines.element));
 
   const read = (field) => (frame) => frame.brokers.find((one) => one.id === id)?.[field] ?? null;
   const slowest = (way) => (frame) => {
@@ -128,5 +131,13 @@ export function broker(main, { id }) {
   }
 
   const unlisten = onIncidents(update);
-  return { title: id, update: (what) => what !== "event" && update(), key: (key) => past.key(key), stop: unlisten };
+  return {
+    title: id,
+    update: (what) => what !== "event" && update(),
+    key: (key) => past.key(key),
+    stop() {
+      unlisten();
+      lines.stop();
+    },
+  };
 }

@@ -4,6 +4,7 @@ import { get } from "../api.js";
 import { h, replace, text } from "../dom.js";
 import { coarse, median, moment, span } from "../format.js";
 import { incidents, onIncidents, refresh } from "../incidents.js";
+import { fewLines } from "../parts/few-lines.js";
 import { gantt, phasesOf } from "../parts/gantt.js";
 import { go } from "../router.js";
 import { knownBy, phaseWords, subject } from "../words.js";
@@ -30,6 +31,7 @@ export function incidentView(main, { id }) {
         h("a", { class: "button", href: `${address}?format=markdown`, download: `incident-${id}.md` }, "Markdown"))),
     body);
   let drawn = "";
+  let lines = null;
   let fetched = null;
 
   async function fetchOne() {
@@ -61,6 +63,9 @@ export function incidentView(main, { id }) {
       h("td", { class: "num" }, medians[step.phase] === undefined ? "–" : span(medians[step.phase])),
       h("td", { class: "reason" }, knownBy(step.phase))));
     const col = (name, isNumber) => h("th", { scope: "col", class: isNumber ? "num" : null }, name);
+    const began = Date.parse(incident.began_at);
+    const until = Math.min(incident.ended_at ? Date.parse(incident.ended_at) + 1000 : Date.now(), began + 60_000);
+    lines ??= fewLines("Log lines of that time", `level>=info since:${new Date(began - 1000).toISOString()} until:${new Date(until).toISOString()}`);
     replace(body,
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "What happened")), h("dl", { class: "facts" },
         fact("What", incident.broker ? h("a", { href: `/brokers/${incident.broker}` }, incident.broker) : subject(incident)),
@@ -74,7 +79,8 @@ export function incidentView(main, { id }) {
         gantt(incident, medians)),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Step by step")),
         h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Steps" }, h("table", {}, h("caption", { class: "unseen" }, "Steps"),
-          h("thead", {}, h("tr", {}, col("Step"), col("At"), col("After", true), col("Took", true), col("Median", true), col("Known"))), h("tbody", {}, rows)))));
+          h("thead", {}, h("tr", {}, col("Step"), col("At"), col("After", true), col("Took", true), col("Median", true), col("Known"))), h("tbody", {}, rows)))),
+      lines.element);
   }
 
   const unlisten = onIncidents(update);

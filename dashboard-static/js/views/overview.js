@@ -8,6 +8,7 @@ import { charts } from "../parts/charts.js";
 import { matrix } from "../parts/matrix.js";
 import { news } from "../parts/news.js";
 import { scrubber } from "../parts/scrubber.js";
+import { strips } from "../parts/strips.js";
 import { brokerTable, linkTable } from "../parts/tables.js";
 import { legend, topology } from "../parts/topology.js";
 import { phasesOf } from "../parts/gantt.js";
@@ -32,6 +33,7 @@ export function overview(main) {
   const happened = news();
   const small = charts(() => {});
   const replay = scrubber();
+  const day = strips();
   const grid = h("div", { class: "grid overview" },
     h("section", { class: "card" }, h("header", {}, h("h2", {}, "Topology"), legend(), h("div", { class: "right" }, when, toggle)), picture.element, tables, detail),
     h("div", { class: "stack" },
@@ -39,7 +41,8 @@ export function overview(main) {
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Link latency"), h("small", {}, "ms, by a canary each second")), latency.element),
       happened.element),
     h("section", { class: "card wide" }, h("header", {}, h("h2", {}, "Last 15 minutes"), h("small", {}, "drag to replay what was")), replay.element),
-    h("div", { class: "wide" }, small.element));
+    h("div", { class: "wide" }, small.element),
+    day.element);
   replace(main, h("h1", { class: "unseen" }, "Overview"), grid);
 
   let ids = "";
@@ -98,6 +101,7 @@ export function overview(main) {
     text(when, store.cursor === null ? "" : `at ${clock(frame.at)}`);
     replay.update();
     small.update(store.frames, bandsOf(incidents().list ?? []), store.cursor);
+    day.update();
     refresh();
   }
 

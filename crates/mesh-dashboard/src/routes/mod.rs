@@ -1,10 +1,13 @@
 //! Every path, and what they share.
 
 pub mod actions;
+pub mod availability;
+pub mod clients;
 pub mod events;
 pub mod flow;
 pub mod incidents;
 pub mod live;
+pub mod logs;
 pub mod pages;
 
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
+use crate::archive::Archive;
 use crate::assets::Assets;
 use crate::feed::Feed;
 use crate::feed::upstream::Upstream;
@@ -39,6 +43,8 @@ pub struct App {
     pub feed: Arc<Feed>,
     /// The way to mesh-health.
     pub upstream: Upstream,
+    /// The way to the database.
+    pub archive: Arc<Archive>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The page's files.
@@ -58,6 +64,15 @@ pub fn router(app: App, guard: Guard) -> Router {
         .route("/api/v1/history", get(live::history))
         .route("/api/v1/incidents", get(incidents::list))
         .route("/api/v1/incidents/{id}", get(incidents::one))
+        .route("/api/v1/availability", get(availability::availability))
+        .route("/api/v1/clients", get(clients::list))
+        .route("/api/v1/clients/{id}", get(clients::one))
+        .route("/api/v1/logs", get(logs::list))
+        .route("/api/v1/logs/{id}/context", get(logs::context))
+        .route("/api/v1/logs/histogram", get(logs::histogram))
+        .route("/api/v1/logs/facets", get(logs::facets))
+        .route("/api/v1/logs/export", get(logs::export))
+        .route("/api/v1/logs/tail", get(logs::tail))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/brokers/{id}/drain", post(actions::drain))
         .route("/api/v1/brokers/{id}/enable", post(actions::enable))
@@ -72,6 +87,9 @@ pub fn router(app: App, guard: Guard) -> Router {
         .route("/brokers/{id}", get(pages::shell))
         .route("/incidents", get(pages::shell))
         .route("/incidents/{id}", get(pages::shell))
+        .route("/clients", get(pages::shell))
+        .route("/clients/{id}", get(pages::shell))
+        .route("/logs", get(pages::shell))
         .route("/flow", get(pages::shell))
         .route("/api", get(pages::shell))
         .fallback(pages::unknown)
