@@ -34,8 +34,7 @@ export function startKeys() {
     else if (key === " " && !target.closest?.("button, a, summary, input, [tabindex='0']")) setPaused(!store.paused);
     else if (!currentView()?.key?.(key)) {
       if (key !== "/") return;
-      go("/logs");
-      currentView()?.key?.("/");
+      go("/logs?search");
     }
     event.preventDefault();
   });

@@ -5,30 +5,22 @@ import { startKeys } from "./keys.js";
 import { noticeBox } from "./parts/notices.js";
 import { route, startRouter, updateView } from "./router.js";
 import { loadHistory, onChange, staleness, start, state, store } from "./store.js";
-import { apiView } from "./views/api.js";
-import { broker } from "./views/broker.js";
-import { client } from "./views/client.js";
-import { clients } from "./views/clients.js";
-import { flow } from "./views/flow.js";
-import { incidentView } from "./views/incident.js";
-import { incidentList } from "./views/incidents.js";
-import { logs } from "./views/logs.js";
 import { login, missing } from "./views/login.js";
 import { overview } from "./views/overview.js";
 
 const main = document.getElementById("main");
 const isLogin = location.pathname === "/login";
 
-route("/", overview, "overview");
-route("/brokers/:id", broker, "overview");
-route("/incidents", incidentList, "incidents");
-route("/incidents/:id", incidentView, "incidents");
-route("/clients", clients, "clients");
-route("/clients/:id", client, "clients");
-route("/logs", logs, "logs");
-route("/flow", flow, "flow");
-route("/api", apiView, null);
-route("/login", login, null);
+route("/", () => overview, "overview");
+route("/brokers/:id", async () => (await import("./views/broker.js")).broker, "overview");
+route("/incidents", async () => (await import("./views/incidents.js")).incidentList, "incidents");
+route("/incidents/:id", async () => (await import("./views/incident.js")).incidentView, "incidents");
+route("/clients", async () => (await import("./views/clients.js")).clients, "clients");
+route("/clients/:id", async () => (await import("./views/client.js")).client, "clients");
+route("/logs", async () => (await import("./views/logs.js")).logs, "logs");
+route("/flow", async () => (await import("./views/flow.js")).flow, "flow");
+route("/api", async () => (await import("./views/api.js")).apiView, null);
+route("/login", () => login, null);
 
 if (isLogin) startRouter(main, missing, () => {});
 else {

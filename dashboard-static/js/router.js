@@ -2,10 +2,11 @@
 
 const routes = [];
 let current = null;
+let turns = 0;
 let main = null;
 let onShow = () => {};
 
-/** `pattern` has `:name` parts; `view(main, params)` draws and returns `{ title, update?, stop? }`. */
+/** `pattern` has `:name` parts; `view()` gives, at once or later, what draws: `(main, params)` to `{ title, update?, stop? }`. */
 export function route(pattern, view, area) {
   const names = [];
   const source = pattern.replace(/:(\w+)/g, (_, name) => {
@@ -40,14 +41,19 @@ export function go(path) {
   main.focus({ preventScroll: true });
 }
 
-function show(missing) {
+async function show(missing) {
+  const turn = (turns += 1);
   current?.stop?.();
+  current = null;
   const path = location.pathname.length > 1 ? location.pathname.replace(/\/$/, "") : location.pathname;
   for (const { test, names, view, area } of routes) {
     const match = test.exec(path);
     if (!match) continue;
     const params = Object.fromEntries(names.map((name, i) => [name, decode(match[i + 1])]));
-    return present(view(main, params), area);
+    // Views that are not on the first page are fetched when somebody goes there.
+    const draw = await view();
+    if (turn === turns) present(draw(main, params), area);
+    return;
   }
   present(missing(main), null);
 }

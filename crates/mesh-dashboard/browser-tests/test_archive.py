@@ -185,8 +185,8 @@ def test_a_clients_way_leads_across_brokers(open_page, lab):
     try:
         moved = until("the client elsewhere", lambda: [b for b in json.loads(lab.get("/api/v1/clients/page-0"))["live_on"] if b != before])
         page = open_page("/clients/page-0")
-        page.wait_for_selector(f"tbody th:text('{moved[0]}')")
-        assert page.locator(f"tbody th:text('{before}')").count() >= 1
+        page.wait_for_selector(f"tbody th a:text-is('{moved[0]}')")
+        assert page.locator(f"tbody th a:text-is('{before}')").count() >= 1
         page.goto(f"{lab.url}/clients?q=page-0")
         page.wait_for_selector(".virtual tbody th a:text-is('page-0')")
     finally:

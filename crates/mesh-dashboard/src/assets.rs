@@ -113,18 +113,20 @@ impl Assets {
         Some(response)
     }
 
-    /// The paths of all modules, which the shell names so that they are fetched at once and not one after the other.
+    /// The modules of the first page, which the shell names so that they are fetched at once and not one after the
+    /// other: what `main.js` imports, and what that imports. What is fetched later is imported by `import()`.
     fn modules(&self) -> Vec<String> {
-        let of_folder = |folder: &PathBuf| {
-            let mut found = Vec::new();
-            collect(folder, folder, &mut found);
-            found.sort();
-            found
-        };
-        let embedded = || FILES.iter().map(|file| file.path.to_owned()).collect();
-        let mut paths: Vec<String> = self.folder.as_ref().map_or_else(embedded, of_folder);
-        paths.retain(|path| path.starts_with("js/") && path.ends_with(".js") && *path != "js/theme.js");
-        paths
+        let mut found = vec!["js/main.js".to_owned()];
+        let mut next = 0;
+        while let Some(path) = found.get(next).cloned() {
+            next += 1;
+            for import in imports(&path, &self.text(&path).unwrap_or_default()) {
+                if !found.contains(&import) {
+                    found.push(import);
+                }
+            }
+        }
+        found
     }
 
     fn text(&self, path: &str) -> Option<String> {
@@ -138,15 +140,20 @@ impl Assets {
     }
 }
 
-fn collect(root: &Path, folder: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            collect(root, &path, found);
-        } else if let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) {
-            found.push(name.to_owned());
-        }
-    }
+/// The paths of what the module `path` with this text imports before it runs.
+fn imports(path: &str, text: &str) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let statements = text
+        .lines()
+        .filter(|line| line.starts_with("import ") || line.starts_with("export "));
+    let sources = statements.filter_map(|line| line.split_once("from \"")?.1.split('"').next());
+    let resolved = |source: &str| match source.strip_prefix("../") {
+        Some(rest) => folder
+            .rsplit_once('/')
+            .map_or(rest.to_owned(), |(parent, _)| format!("{parent}/{rest}")),
+        None => format!("{folder}/{}", source.trim_start_matches("./")),
+    };
+    sources.map(resolved).collect()
 }
 
 /// `path` if it leads nowhere but down.
@@ -184,9 +191,16 @@ mod tests {
 
     #[test]
     fn the_first_page_is_small() {
-        let all: usize = FILES.iter().map(|file| file.gzip.len()).sum();
-        assert!(FILES.len() > 10, "the files of the page are embedded");
-        assert!(all <= 80 * 1024, "all files together have {all} bytes compressed");
+        let modules = Assets::new(None).modules();
+        let is_first =
+            |path: &str| !path.ends_with(".js") || path == "js/theme.js" || modules.iter().any(|m| m == path);
+        let first = FILES.iter().filter(|file| is_first(file.path));
+        let bytes: usize = first.map(|file| file.gzip.len()).sum();
+        // With their heads and the first data this stays below the 80 KB that the browser tests measure.
+        assert!(
+            bytes <= 56 * 1024,
+            "the files of the first page have {bytes} bytes compressed"
+        );
     }
 
     #[test]
@@ -198,9 +212,30 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_names_every_module() {
+    fn the_shell_names_the_modules_of_the_first_page() {
         let shell = Assets::new(None).text("index.html").unwrap();
         assert!(shell.contains("{{preload}}") && shell.contains("{{assets}}/js/main.js"));
-        assert!(Assets::new(None).modules().contains(&"js/main.js".to_owned()));
+        let modules = Assets::new(None).modules();
+        for path in [
+            "js/main.js",
+            "js/views/overview.js",
+            "js/parts/topology.js",
+            "js/dom.js",
+        ] {
+            assert!(
+                modules.iter().any(|module| module == path),
+                "{path} of {modules:?}"
+            );
+        }
+        assert!(
+            modules
+                .iter()
+                .all(|path| FILES.iter().any(|file| file.path == path)),
+            "{modules:?}"
+        );
+        assert!(
+            !modules.iter().any(|path| path == "js/views/logs.js"),
+            "it is fetched when somebody goes there"
+        );
     }
 }

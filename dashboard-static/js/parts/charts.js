@@ -108,6 +108,7 @@ function one(spec, point) {
 function path(frames, column, from, x, y) {
   let d = "";
   let pen = false;
+  let drawn = -Infinity;
   frames.forEach((frame, i) => {
     const value = column[i];
     if (frame.at < from) return;
@@ -115,6 +116,9 @@ function path(frames, column, from, x, y) {
     else {
       // More than 20 s without a frame is a gap, not a straight line.
       if (i > 0 && frame.at - frames[i - 1].at > 20_000) pen = false;
+      // Points closer than half a pixel are not told apart.
+      if (pen && x(frame.at) - drawn < 0.5 && i < frames.length - 1) return;
+      drawn = x(frame.at);
       d += `${pen ? "L" : "M"}${x(frame.at).toFixed(1)} ${y(value).toFixed(1)}`;
       pen = true;
     }

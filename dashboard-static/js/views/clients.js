@@ -24,7 +24,7 @@ export function clients(main) {
   const box = h("div", {}, table.element);
   replace(main,
     h("div", { class: "head" }, h("h1", {}, "Clients"), badge, note, h("div", { class: "actions" }, h("div", { class: "box" }, filter))),
-    h("section", { class: "card", "aria-label": "Connected clients" }, box));
+    h("div", { class: "card" }, box));
 
   let all = [];
   let stopped = false;

@@ -8,10 +8,11 @@ import { h, replace, text } from "../dom.js";
 import { clock, count, moment } from "../format.js";
 import { completion } from "../parts/completion.js";
 import { histogram } from "../parts/histogram.js";
-import { query, setQuery } from "../router.js";
+import { query } from "../router.js";
 import { classOfLevel } from "../words.js";
 
 const MOST = 2000;
+const MOST_AT_ONCE = 120;
 const FACETS = [["level", "Level"], ["broker", "Broker"], ["service", "Program"], ["event", "Event"], ["client", "Client"]];
 const SPANS = [["10m", 600], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["7d", 604_800]];
 
@@ -47,6 +48,8 @@ export function logs(main) {
   let source = null;
   let waiting = [];
   let selected = -1;
+  let pouring = 0;
+  let missed = 0;
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -67,7 +70,9 @@ export function logs(main) {
 
   function search(words) {
     input.value = words;
-    setQuery("q", words.trim() || null);
+    const path = words.trim() ? `/logs?q=${encodeURIComponent(words.trim())}` : "/logs";
+    // A step that the back button leads back from.
+    if (path !== location.pathname + location.search) history.pushState(null, "", path);
     start();
   }
 
@@ -195,13 +200,13 @@ export function logs(main) {
     source.addEventListener("logs", (event) => {
       waiting.push(...JSON.parse(event.data));
       if (waiting.length > MOST) waiting.splice(0, waiting.length - MOST);
-      if (list.scrollTop < 8) pour();
+      if (list.scrollTop < 8) pouring ||= setTimeout(pour, 400);
       else {
         fresh.hidden = false;
         text(fresh, `${waiting.length === MOST ? `${MOST} or more` : waiting.length} new ↑`);
       }
     });
-    source.addEventListener("gap", (event) => text(gap, `${count(JSON.parse(event.data).missed)} lines were left out at ${clock(Date.now())}: more came than can be shown.`));
+    source.addEventListener("gap", (event) => leftOut(JSON.parse(event.data).missed));
     source.addEventListener("trouble", (event) => text(gap, JSON.parse(event.data).detail));
   }
 
@@ -212,12 +217,25 @@ export function logs(main) {
     text(live, "Follow");
   }
 
+  function leftOut(lines) {
+    missed += lines;
+    text(gap, `${count(missed)} lines were left out until ${clock(Date.now())}: more came than can be shown. The search finds them.`);
+  }
+
   /** Puts what waits at the top, once a frame at most. */
   function pour() {
+    clearTimeout(pouring);
+    pouring = 0;
     fresh.hidden = true;
     if (!waiting.length) return;
     list.querySelector(":scope > .empty")?.remove();
     const rows = document.createDocumentFragment();
+    // Nobody reads more than that at a glance; making rows is what costs.
+    const over = waiting.length - MOST_AT_ONCE;
+    if (over > 0) {
+      waiting.splice(0, over);
+      leftOut(over);
+    }
     for (const row of waiting.reverse()) rows.append(line(row));
     waiting = [];
     list.prepend(rows);
@@ -226,6 +244,7 @@ export function logs(main) {
 
   if (query("line")) single(query("line"));
   else start();
+  if (query("search") !== null) input.focus();
   return {
     title: "Logs",
     key(key) {

@@ -95,7 +95,7 @@ pub async fn availability(State(app): State<App>) -> Result<Response, Problem> {
 fn counted(times: &[i64], from: i64) -> [u32; SLOTS] {
     let mut slots = [0; SLOTS];
     for time in times {
-        let slot = usize::try_from((time - from) / SLOT_MS).ok();
+        let slot = usize::try_from((time - from).div_euclid(SLOT_MS)).ok();
         if let Some(slot) = slot.and_then(|slot| slots.get_mut(slot)) {
             *slot += 1;
         }

@@ -32,6 +32,9 @@ const MOST: u32 = 1_000;
 /// Lines of one export.
 const EXPORTED: usize = 100_000;
 
+/// Nanoseconds since 1970 are counted in 64 bits.
+const LAST_MS: i64 = 7_258_118_400_000;
+
 /// Who follows gets at most so many lines at a time …
 const BATCH: u32 = 200;
 /// … and no more often than this.
@@ -264,8 +267,8 @@ pub async fn histogram(
         let to = asked.to.unwrap_or_else(|| Timestamp::now().as_millisecond());
         let from = asked.from.unwrap_or_else(|| to.saturating_sub(3_600_000));
         let nanos = |ms: i64| ms.saturating_mul(1_000_000);
-        if from >= to {
-            let detail = "`from` must be before `to`.";
+        if from < 0 || from >= to || to > LAST_MS {
+            let detail = "`from` must be before `to`, and both between 1970 and 2200.";
             return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
         }
         let reader = app.archive.reader().await?;
