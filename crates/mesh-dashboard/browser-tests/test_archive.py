@@ -122,7 +122,8 @@ def test_two_thousand_lines_a_second_do_not_stall_the_page(open_page, lab):
     page.wait_for_selector(".lines .line")
     page.click("text=Follow")
     session = page.context.new_cdp_session(page)
-    session.send("Performance.enable")
+    # The time that the page itself has used, not the time that others took from it.
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     def metrics():
         session.send("HeapProfiler.collectGarbage")
@@ -144,7 +145,7 @@ def test_two_thousand_lines_a_second_do_not_stall_the_page(open_page, lab):
     print(f"{sent} lines in {seconds} s: {100 * share:.0f} % of a core, heap {first['JSHeapUsedSize'] / 1e6:.1f} MB, then {last['JSHeapUsedSize'] / 1e6:.1f} MB")
     assert page.locator(".lines > li").count() <= 2_000
     assert last["JSHeapUsedSize"] < 1.5 * first["JSHeapUsedSize"] + 10e6
-    assert share < 0.5
+    assert share < 0.3
     assert "left out" in page.inner_text("main")
 
 

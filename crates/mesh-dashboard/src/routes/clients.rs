@@ -114,7 +114,7 @@ pub async fn list(State(app): State<App>, Asked(asked): Asked<SessionsQuery>) ->
 
 /// What became of one client.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Journey {
+pub struct ClientJourney {
     /// The client. Hostile input.
     client_id: String,
     /// How often it came back.
@@ -129,7 +129,7 @@ pub struct Journey {
 #[utoipa::path(get, path = "/api/v1/clients/{id}", tag = "clients",
     params(("id" = String, Path, description = "The client id, with every special character encoded")),
     responses(
-        (status = 200, description = "Its way", body = Journey),
+        (status = 200, description = "Its way", body = ClientJourney),
         (status = 400, description = "The id is no text", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such client is known", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "There is no database", body = Problem, content_type = "application/problem+json"),
@@ -139,7 +139,7 @@ pub async fn one(State(app): State<App>, Named(id): Named) -> Result<Response, P
     let path = reader.client(&id).await.map_err(|error| failed(&error))?;
     let path =
         path.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("No client {id:?} is known.")))?;
-    Ok(fresh(&Journey {
+    Ok(fresh(&ClientJourney {
         client_id: path.client_id,
         reconnects: path.reconnects,
         live_on: path.live_on,
