@@ -18,6 +18,12 @@ pub struct Problem {
     pub status: u16,
     /// What is wrong and what to do, in a sentence.
     pub detail: String,
+    /// Where in a query, counted in characters from 0, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<usize>,
+    /// How many characters of it are wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
 }
 
 impl Problem {
@@ -28,6 +34,8 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
+            at: None,
+            length: None,
         }
     }
 }
