@@ -178,6 +178,9 @@ fn sources(contents: &Contents<'_>) -> ArrayOfTables {
     if contents.programs.mesh_health.is_some() {
         add("mesh-health", "mesh-health/mesh-health.log", "mesh");
     }
+    if contents.programs.mesh_dashboard.is_some() {
+        add("mesh-dashboard", "mesh-dashboard/mesh-dashboard.log", "mesh");
+    }
     add("mesh-logs", "mesh-logs/mesh-logs.log", "mesh");
     for name in contents.extra {
         add(name, &format!("{name}/output.log"), "auto");
