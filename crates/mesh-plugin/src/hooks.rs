@@ -39,6 +39,8 @@ pub struct Plugin {
     sockets: RefCell<Vec<Option<Socket>>>,
     /// Whether what a broken link leaves unread can be read.
     salvages: bool,
+    /// What links of these peers have left unread when they broke, until the next TICK.
+    unread: RefCell<Vec<(usize, Vec<u8>)>>,
     /// Unwanted links are being thrown out.
     kicking: Cell<bool>,
     /// One of them was connected.
@@ -122,6 +124,7 @@ impl Plugin {
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id), boot)),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
+            unread: RefCell::default(),
             policy: RefCell::new(policy),
             options,
             contexts: Contexts::default(),
@@ -360,7 +363,7 @@ impl Plugin {
         }
         let broken = self.policy.borrow_mut().disconnect(client.key(), self.now());
         if let Some(peer) = broken {
-            self.salvage(peer);
+            self.take_unread(peer);
         }
         abi::SUCCESS
     }
@@ -372,13 +375,24 @@ impl Plugin {
         }
     }
 
-    /// Publishes what the link from a peer has left unread.
-    fn salvage(&self, peer: usize) {
-        let Some(socket) = self.sockets.borrow_mut()[peer].take() else {
-            return;
-        };
-        let bytes = socket.drain(salvage::MOST);
-        let mut messages = salvage::parse(&bytes);
+    /// Takes what the link from a peer has left unread out of its socket, which is closed when this returns.
+    fn take_unread(&self, peer: usize) {
+        if let Some(socket) = self.sockets.borrow_mut()[peer].take() {
+            let bytes = socket.drain(salvage::MOST);
+            self.unread.borrow_mut().push((peer, bytes));
+        }
+    }
+
+    /// Publishes what broken links have left unread. That is routed right after TICK; published any earlier, it could
+    /// come to be stored over a later value of its topic that arrives in between.
+    fn salvage_unread(&self) {
+        for (peer, bytes) in self.unread.take() {
+            self.salvage(peer, &bytes);
+        }
+    }
+
+    fn salvage(&self, peer: usize, bytes: &[u8]) {
+        let mut messages = salvage::parse(bytes);
         messages.retain_mut(|message| self.is_new(peer, message));
         if messages.is_empty() {
             return;
@@ -453,6 +467,7 @@ impl Plugin {
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
+        self.salvage_unread();
         self.announce_clients();
         if self.report(now) {
             self.tell_notices();
