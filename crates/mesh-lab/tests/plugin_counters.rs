@@ -106,7 +106,7 @@ async fn counters_come_each_second_and_add_up_to_what_was_sent() {
         }
         assert_eq!(now[SESSIONS_TOPIC], 2, "two links fetch from broker{n}");
         assert_eq!(now[BRIDGES_TOPIC], 2, "broker{n} fetches from two");
-        assert_eq!(now.len(), 22, "broker{n} has no other counters: {now:?}");
+        assert_eq!(now.len(), 23, "broker{n} has no other counters: {now:?}");
     }
 
     let health = Who::named("mesh.test").with_user("mesh-health", &lab.secrets().health);

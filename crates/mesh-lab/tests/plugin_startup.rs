@@ -87,8 +87,8 @@ async fn what_is_rendered_for_any_number_of_brokers_is_accepted_by_nginx_and_mos
         let files = mesh_render::all(&config, &secrets).unwrap();
         assert_eq!(
             files.len(),
-            usize::from(count) + 2,
-            "a file for each broker, two for Nginx"
+            2 * usize::from(count) + 3,
+            "two files for each broker and its machine, two for Nginx, one for scripts"
         );
         for file in &files {
             let path = folder.path().join(&file.path);
