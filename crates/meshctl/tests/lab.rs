@@ -218,7 +218,8 @@ async fn mesh_health_is_there_again_when_it_dies_and_primaries_outlive_a_lab() {
         .unwrap();
     let lines = BufReader::new(lab.child.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
-    assert_eq!(moved_to_broker2(&lab).await, generation);
+    // broker2 is another process now, and Nginx may avoid it: that takes a new generation.
+    assert!(moved_to_broker2(&lab).await >= generation);
     lab.signal("-INT");
     assert!(lab.child.wait().unwrap().success());
     lab.nothing_left().await;

@@ -120,7 +120,12 @@ impl Lines {
         let number = self.client;
         self.client += 1;
         let broker = self.below(BROKERS as u64) as usize;
-        let client = format!("sensor-{}", self.below(20_000));
+        // One of them comes often, so that a short run has it too.
+        let client = match self.below(100) {
+            0 => 17,
+            _ => self.below(20_000),
+        };
+        let client = format!("sensor-{client}");
         let (port, proxy) = (1024 + self.below(60_000), 1024 + self.below(60_000));
         let remote = format!("192.168.{}.{}:{port}", self.below(250), self.below(250));
         let (seen, upstream) = (
