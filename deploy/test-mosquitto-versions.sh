@@ -17,9 +17,9 @@ while [ "${1-}" = --suite ]; do
 done
 [ ${#suites[@]} -gt 0 ] || suites=(trixie forky)
 
-# Everything that goes through the plugin inside a real broker. The random histories and the tests of links that break
-# do not hold on 2.1 yet: it routes what the plugin publishes after the next messages instead of before them (README,
-# Limits).
+# Everything that goes through the plugin inside a real broker. The random histories do not hold on 2.1 yet: it routes
+# what the plugin publishes after the next messages instead of before them (README, Limits). The tests of links that
+# break look for what 2.0 logs, and are left out there too.
 suite_tests() {
   local suite=$1
   shift
@@ -49,7 +49,7 @@ for suite in "${suites[@]}"; do
   # It ends with an error, since it is asked for nothing but its version.
   said=$("$folder/mosquitto" -h 2>/dev/null) || true
   say "the plugin's tests on ${said%%$'\n'*} of $suite"
-  [ "$suite" != forky ] || say "but not those of links that break and the random histories, which do not hold there yet (README, Limits)"
+  [ "$suite" != forky ] || say "but not the random histories, which do not hold there yet (README, Limits), nor links that break"
   MESH_MOSQUITTO=$folder/mosquitto suite_tests "$suite" "$@" || failed+=("$suite")
 done
 [ ${#failed[@]} -eq 0 ] || fail "the plugin fails on the Mosquitto of ${failed[*]}, see above"
