@@ -2,9 +2,9 @@
 //! with what else one could put there.
 //!
 //! Each system leads to five brokers of its own and is started afresh for each fault. Faults that are mostly waited
-//! for strike all systems side by side; where the CPU is the bottleneck (crowds, saves) they take turns at one set of
-//! brokers. Either way what the machine does meanwhile meets all of them alike. What is said of them is seen from
-//! outside: by clients, and by the brokers' logs.
+//! for strike all systems side by side, and cuts, which need network namespaces, beside the other faults; where the CPU
+//! is the bottleneck (crowds, saves) systems take turns at one set of brokers. Either way what the machine does
+//! meanwhile meets all of them alike. What is said of them is seen from outside: by clients, and by the brokers' logs.
 
 mod crowd;
 mod effort;
@@ -20,12 +20,12 @@ mod systems;
 use std::io::Write;
 use std::process::ExitCode;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use mesh_lab::{Lab, LabOptions, Net};
 
 use super::say;
 use effort::{Effort, FULL, QUICK};
-use faults::{Fault, Outcome};
+use faults::Fault;
 use report::{About, Report, Row};
 use systems::System;
 
@@ -56,17 +56,15 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
         about: system.about(),
         left_out: system.missing(),
     });
-    let mut bench = Bench {
+    let bench = Bench {
         here: System::ALL
             .into_iter()
             .filter(|system| system.missing().is_none())
             .collect(),
         effort,
         only: args.fault,
-        turns: 0,
-        rows: Vec::new(),
     };
-    let (mut crowds, mut steady) = (Vec::new(), Vec::new());
+    let (mut rows, mut crowds, mut steady) = (Vec::new(), Vec::new(), Vec::new());
     say("starting five brokers");
     let first = lab(Net::Loopback).await?;
     if bench.only.is_empty() {
@@ -74,24 +72,9 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
         steady.push(steady::real(&first, effort.steady).await?);
         steady.push(steady::simulated(&first, effort.steady).await?);
     }
-    let others = [
-        Fault::Kill,
-        Fault::Hang,
-        Fault::AllHung,
-        Fault::Flap,
-        Fault::FlapHung,
-        Fault::BackupDeath,
-    ];
-    let others: Vec<Fault> = others.into_iter().filter(|fault| bench.wants(*fault)).collect();
     let mut labs = vec![first];
-    if !others.is_empty() {
-        say("starting five brokers for each of the other systems");
-        let more = bench.here.iter().skip(1).map(|_| lab(Net::Loopback));
-        labs.extend(try_join_all(more).await?);
-    }
-    for fault in others {
-        bench.side_by_side(&labs, fault).await?;
-    }
+    let (waited, cut) = try_join(bench.waits(&mut labs), bench.cuts()).await?;
+    rows.extend(waited.into_iter().chain(cut));
     // An orderly end would save everything.
     labs.drain(1..).for_each(Lab::discard);
     for lab in labs {
@@ -99,19 +82,16 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
             crowds = bench.crowds(&lab).await?;
         }
         if bench.wants(Fault::Save) {
-            bench.saves(&lab).await?;
+            rows.extend(bench.saves(&lab).await?);
         }
         lab.discard();
-    }
-    if bench.wants(Fault::Cut) {
-        bench.cuts().await?;
     }
     say("");
     let report = Report {
         quick: args.quick,
         sessions: effort.sessions,
         systems: systems.into(),
-        faults: bench.sorted_rows(),
+        faults: bench.sorted(rows),
         crowds,
         steady,
     };
@@ -151,9 +131,6 @@ struct Bench {
     effort: Effort,
     /// The faults that were asked for; all if none.
     only: Vec<Fault>,
-    /// How many rigs there have been: their clients' names differ.
-    turns: usize,
-    rows: Vec<Row>,
 }
 
 impl Bench {
@@ -161,109 +138,111 @@ impl Bench {
         self.only.is_empty() || self.only.contains(&fault)
     }
 
-    fn name(&mut self) -> String {
-        self.turns += 1;
-        format!("b{}", self.turns)
+    /// Everything but cuts that is mostly waited for. Adds a lab for each further system.
+    async fn waits(&self, labs: &mut Vec<Lab>) -> anyhow::Result<Vec<Row>> {
+        let mut faults = [
+            Fault::Kill,
+            Fault::Hang,
+            Fault::AllHung,
+            Fault::Flap,
+            Fault::FlapHung,
+            Fault::BackupDeath,
+        ]
+        .into_iter()
+        .filter(|fault| self.wants(*fault))
+        .peekable();
+        if faults.peek().is_some() {
+            say("starting five brokers for each of the other systems");
+            let more = self.here.iter().skip(1).map(|_| lab(Net::Loopback));
+            labs.extend(try_join_all(more).await?);
+        }
+        let mut rows = Vec::new();
+        for fault in faults {
+            rows.extend(self.side_by_side(labs, fault).await?);
+        }
+        Ok(rows)
     }
 
     /// Has `fault` strike every system, each at a lab of its own.
-    async fn side_by_side(&mut self, labs: &[Lab], fault: Fault) -> anyhow::Result<()> {
+    async fn side_by_side(&self, labs: &[Lab], fault: Fault) -> anyhow::Result<Vec<Row>> {
         let effort = self.effort;
-        let rig = self.name();
-        let each = self.here.iter().zip(labs).map(|(system, lab)| {
-            let rig = &rig;
-            async move {
-                let rounds = effort.rounds(fault, *system);
-                let mut runs = Vec::new();
-                for round in 1..=rounds {
-                    say(&format!("{fault}, round {round} of {rounds}: {system}"));
-                    let name = format!("{rig}-{round}");
-                    runs.push(faults::strike(lab, *system, fault, &effort, &name).await?);
-                }
-                anyhow::Ok(runs)
+        let each = self.here.iter().zip(labs).map(|(system, lab)| async move {
+            let rounds = effort.rounds(fault, *system);
+            let mut runs = Vec::new();
+            for round in 1..=rounds {
+                say(&format!("{fault}, round {round} of {rounds}: {system}"));
+                let rig = format!("{fault:?}-{round}");
+                runs.push(faults::strike(lab, *system, fault, &effort, &rig).await?);
             }
+            anyhow::Ok(Row::new(fault, *system, runs))
         });
-        let runs = try_join_all(each).await?;
-        self.note(fault, runs);
-        Ok(())
+        try_join_all(each).await
     }
 
-    async fn crowds(&mut self, lab: &Lab) -> anyhow::Result<Vec<crowd::Crowd>> {
+    async fn crowds(&self, lab: &Lab) -> anyhow::Result<Vec<crowd::Crowd>> {
         let mut crowds = Vec::new();
-        for system in self.here.clone() {
+        for system in &self.here {
             say(&format!("{} sessions at once: {system}", self.effort.crowd));
-            let name = self.name();
-            crowds.push(crowd::run(lab, system, &self.effort, &name).await?);
+            let rig = format!("crowd-{system:?}");
+            crowds.push(crowd::run(lab, *system, &self.effort, &rig).await?);
         }
         Ok(crowds)
     }
 
-    async fn saves(&mut self, lab: &Lab) -> anyhow::Result<()> {
-        say(&format!(
-            "publishing {} MB of retained messages",
-            self.effort.save_mb
-        ));
-        save::fill(lab, self.effort.save_mb).await?;
-        let mut runs = Vec::new();
-        for system in self.here.clone() {
+    async fn saves(&self, lab: &Lab) -> anyhow::Result<Vec<Row>> {
+        let (saves, mb) = (self.effort.saves, self.effort.save_mb);
+        say(&format!("publishing {mb} MB of retained messages"));
+        save::fill(lab, mb).await?;
+        let mut rows = Vec::new();
+        for system in &self.here {
             say(&format!(
-                "{} saves of {} MB while the CPU is busy: {system}",
-                self.effort.saves, self.effort.save_mb
+                "{saves} saves of {mb} MB while the CPU is busy: {system}"
             ));
-            let name = self.name();
-            runs.push(vec![save::run(lab, system, &self.effort, &name).await?]);
+            let rig = format!("save-{system:?}");
+            let run = save::run(lab, *system, &self.effort, &rig).await?;
+            rows.push(Row::new(Fault::Save, *system, vec![run]));
         }
-        self.note(Fault::Save, runs);
-        Ok(())
+        Ok(rows)
     }
 
     /// Silent cuts need a network that can be cut.
-    async fn cuts(&mut self) -> anyhow::Result<()> {
+    async fn cuts(&self) -> anyhow::Result<Vec<Row>> {
+        if !self.wants(Fault::Cut) {
+            return Ok(Vec::new());
+        }
         say("starting five brokers in network namespaces for each system");
         let labs = self.here.iter().map(|_| lab(Net::Namespaces));
         match try_join_all(labs).await {
             Ok(labs) => {
-                self.side_by_side(&labs, Fault::Cut).await?;
+                let rows = self.side_by_side(&labs, Fault::Cut).await?;
                 labs.into_iter().for_each(Lab::discard);
+                Ok(rows)
             }
             Err(error) => {
                 let why = format!("{error:#}");
                 say(&format!("silent cut is left out: {why}"));
-                let rows = self
-                    .here
-                    .iter()
-                    .map(|system| Row::left_out(Fault::Cut, *system, &why));
-                self.rows.extend(rows);
+                let rows = self.here.iter();
+                Ok(rows
+                    .map(|system| Row::left_out(Fault::Cut, *system, &why))
+                    .collect())
             }
         }
-        Ok(())
-    }
-
-    fn note(&mut self, fault: Fault, runs: Vec<Vec<Outcome>>) {
-        let rows = self.here.iter().zip(runs);
-        self.rows
-            .extend(rows.map(|(system, runs)| Row::new(fault, *system, runs)));
     }
 
     /// Every fault with every system: those that are not here too, with the reason.
-    fn sorted_rows(&mut self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for fault in Fault::ALL
-            .into_iter()
-            .filter(|fault| self.wants(*fault))
-            .collect::<Vec<_>>()
-        {
+    fn sorted(&self, mut rows: Vec<Row>) -> Vec<Row> {
+        let mut sorted = Vec::new();
+        for fault in Fault::ALL.into_iter().filter(|fault| self.wants(*fault)) {
             for system in System::ALL {
-                let place = self
-                    .rows
+                let place = rows
                     .iter()
                     .position(|row| row.fault == fault && row.system == system);
-                rows.push(match place {
-                    Some(place) => self.rows.swap_remove(place),
+                sorted.push(match place {
+                    Some(place) => rows.swap_remove(place),
                     None => Row::left_out(fault, system, &system.missing().unwrap_or_default()),
                 });
             }
         }
-        rows
+        sorted
     }
 }
