@@ -17,7 +17,7 @@ use mesh_runtime::Config;
 use mesh_runtime::atomic_file;
 use rustix::process::Pid;
 use tokio::sync::{OnceCell, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::nginx;
@@ -28,6 +28,9 @@ use crate::core::rollout::{Found, Look};
 
 /// Time between two looks at what Nginx runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a reload may take until only new workers accept connections; about 100 ms were seen.
+const RELOAD: Duration = Duration::from_millis(400);
 
 const UPSTREAM: &str = "upstream.conf";
 
@@ -127,9 +130,9 @@ impl Balancer {
 
     async fn find(&mut self) {
         self.tidy();
-        let running = nginx::read_back(self.config.balancer.readback).await.ok();
         let contents = std::fs::read_to_string(self.upstream_path()).ok();
         let on_disk = contents.as_deref().and_then(plan_of_file);
+        let running = self.running(on_disk.as_ref()).await;
         let rendered = |plan: &Plan| upstream_conf(&self.config, plan).ok();
         let is_current = on_disk.as_ref().is_some_and(|plan| rendered(plan) == contents);
         // What runs was read from this file, unless the file was changed since.
@@ -151,6 +154,19 @@ impl Balancer {
             is_current,
         };
         report(&self.reports, Input::Found(found)).await;
+    }
+
+    /// What Nginx runs. Another plan than that on disk is not believed at once: a predecessor that was killed may have
+    /// asked for a reload just before, and old workers tell the old plan until they stop.
+    async fn running(&self, on_disk: Option<&Plan>) -> Option<Plan> {
+        let deadline = Instant::now() + RELOAD;
+        loop {
+            let running = nginx::read_back(self.config.balancer.readback).await.ok()?;
+            if on_disk.is_none_or(|plan| *plan == running) || Instant::now() >= deadline {
+                return Some(running);
+            }
+            sleep(RELOAD / 20).await;
+        }
     }
 
     /// Asks Nginx what it runs, and reports it. An answer that is new or missing is asked for twice: for about

@@ -26,14 +26,18 @@ use tokio::time::{Instant, sleep};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `probe` gives something.
-pub async fn wait_for<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn wait_for<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = poll(probe).await;
+    found.unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+async fn poll<T>(mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = probe().await {
-            return found;
+        match probe().await {
+            None if Instant::now() < deadline => sleep(Duration::from_millis(5)).await,
+            found => return found,
         }
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -263,7 +267,14 @@ impl Mesh {
 
     /// Waits until the state is as `wanted`.
     pub async fn wait(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
-        wait_for(what, async || self.status().await.filter(&wanted)).await
+        if let Some(status) = poll(async || self.status().await.filter(&wanted)).await {
+            return status;
+        }
+        let log = fs::read_to_string(self.daemon_log()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(40)..].join("\n");
+        let status = self.status().await;
+        panic!("{what}: not within {PATIENCE:?}\nit says {status:#?}\nand logged last:\n{last}")
     }
 
     pub async fn wait_health(&self, n: usize, health: HealthStatus) -> Snapshot {
