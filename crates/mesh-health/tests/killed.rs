@@ -230,7 +230,7 @@ async fn everybody_is_on_the_second(mesh: &Mesh, sessions: &Sessions) -> Vec<Con
     })
     .await;
     wait_for("nobody is on b1", async || {
-        (sessions.count(mesh.address(1)).await == Ok(0)).then_some(())
+        (sessions.count(&[mesh.address(1)]).await == Ok(0)).then_some(())
     })
     .await;
     let mut clients = Vec::new();
@@ -263,7 +263,7 @@ async fn killed_in_a_failback_its_successor_leaves_nobody_behind() {
     let (mut undone, mut halfway) = (0, 0);
     for kill in 0..kills {
         let clients = everybody_is_on_the_second(&mesh, &sessions).await;
-        let left = sessions.count(mesh.address(2)).await;
+        let left = sessions.count(&[mesh.address(2)]).await;
         assert_eq!(left, Ok(clients.len()), "they are on b2");
         assert_eq!(mesh.post("/v1/failback").await.0, 200);
         if kill % 2 == 0 {
@@ -275,7 +275,7 @@ async fn killed_in_a_failback_its_successor_leaves_nobody_behind() {
         }
         daemon.kill();
         let runs = mesh.read_back().await.is_some_and(|plan| plan.primary == id(1));
-        let left = sessions.count(mesh.address(2)).await.unwrap();
+        let left = sessions.count(&[mesh.address(2)]).await.unwrap();
         undone += u32::from(!runs);
         halfway += u32::from(runs && left > 0);
         daemon = mesh.spawn_daemon(&[]);
@@ -284,7 +284,7 @@ async fn killed_in_a_failback_its_successor_leaves_nobody_behind() {
         })
         .await;
         wait_for("nobody is left on b2", async || {
-            (sessions.count(mesh.address(2)).await == Ok(0)).then_some(())
+            (sessions.count(&[mesh.address(2)]).await == Ok(0)).then_some(())
         })
         .await;
     }

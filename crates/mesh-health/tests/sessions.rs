@@ -91,11 +91,11 @@ async fn of_three_kinds_of_clients_only_those_of_this_nginx_are_closed() {
     let mut beside = clients(other.config.balancer.listen, "beside", 10).await;
     let all = Diag::open().unwrap().connections_to(mesh.address(1)).unwrap();
     assert_eq!(all.len(), 30, "all three kinds are on one broker");
-    assert_eq!(sessions.count(mesh.address(1)).await, Ok(10));
-    assert_eq!(sessions.count(mesh.address(2)).await, Ok(0));
-    let none = sessions.close(mesh.address(2), None).await.unwrap();
+    assert_eq!(sessions.count(&[mesh.address(1)]).await, Ok(10));
+    assert_eq!(sessions.count(&[mesh.address(2)]).await, Ok(0));
+    let none = sessions.close(&[mesh.address(2)], None).await.unwrap();
     assert_eq!((none.closed, none.left), (0, 0));
-    let closed = sessions.close(mesh.address(1), None).await.unwrap();
+    let closed = sessions.close(&[mesh.address(1)], None).await.unwrap();
     assert_eq!((closed.closed, closed.left), (10, 0));
     for client in &mut through {
         assert!(ends(client).await, "a session through this Nginx ends");
@@ -109,7 +109,7 @@ async fn of_three_kinds_of_clients_only_those_of_this_nginx_are_closed() {
     let nginx: &mut Process = mesh.nginx.as_mut().unwrap();
     let _orphans = Orphans(nginx.children());
     nginx.kill();
-    let closed = sessions.close(mesh.address(1), None).await.unwrap();
+    let closed = sessions.close(&[mesh.address(1)], None).await.unwrap();
     assert_eq!((closed.closed, closed.left), (10, 0));
     for client in &mut through {
         assert!(ends(client).await, "a session in an orphan ends");
@@ -159,7 +159,7 @@ async fn close_as_another_user() {
     let config = mesh_runtime::Config::load(path.as_ref(), [], &[]).unwrap();
     let broker = config.topology.brokers()[0].address;
     let _own = clients(broker, "prober", 3).await;
-    let closed = Sessions::new(&config).close(broker, None).await;
+    let closed = Sessions::new(&config).close(&[broker], None).await;
     println!("\nanswer {closed:?}");
 }
 

@@ -111,14 +111,14 @@ async fn moves_sessions_of_a_hung_primary(count: usize) {
     let others = of_others(&lab, old);
     assert!(others.len() >= 5 + 2, "direct clients and links: {others:?}");
     let start = Instant::now();
-    assert_eq!(sessions.count(lab.broker(old)).await, Ok(count));
+    assert_eq!(sessions.count(&[lab.broker(old)]).await, Ok(count));
     println!("{count} sessions: told whose they are in {:?}", start.elapsed());
 
     lab.hang(old.as_str()).await.unwrap();
     switch(&lab, &sessions, 1, new).await;
     let marks = LogMarks::now(&lab);
     let start = Instant::now();
-    let closed = sessions.close(lab.broker(old), None).await.unwrap();
+    let closed = sessions.close(&[lab.broker(old)], None).await.unwrap();
     let took = start.elapsed();
     assert_eq!((closed.closed, closed.left), (count, 0));
     // A sweep waits for nothing but the kernel.
@@ -145,7 +145,7 @@ async fn moves_sessions_of_a_hung_primary(count: usize) {
     );
     for pause in LOOK_AGAIN {
         tokio::time::sleep(pause.saturating_sub(start.elapsed())).await;
-        let again = sessions.close(lab.broker(old), None).await.unwrap();
+        let again = sessions.close(&[lab.broker(old)], None).await.unwrap();
         assert_eq!(again, Closed { closed: 0, left: 0 });
     }
 
@@ -186,14 +186,14 @@ async fn sessions_on_a_healthy_broker_survive_fifty_switches_of_others() {
             _ => (&ids[2], &ids[1]),
         };
         switch(&lab, &sessions, generation, new).await;
-        let closed = sessions.close(lab.broker(old), None).await.unwrap();
+        let closed = sessions.close(&[lab.broker(old)], None).await.unwrap();
         assert_eq!((closed.closed, closed.left), (5, 0), "generation {generation}");
         assert_eq!(passing.wait_answering(PATIENCE).await, 5);
-        assert_eq!(sessions.count(lab.broker(new)).await, Ok(5));
+        assert_eq!(sessions.count(&[lab.broker(new)]).await, Ok(5));
     }
     let cuts: u32 = idle.since(start).disconnects.iter().sum();
     assert_eq!(cuts, 0, "of 200 sessions in 50 switches");
-    assert_eq!(sessions.count(lab.broker(&ids[0])).await, Ok(200));
+    assert_eq!(sessions.count(&[lab.broker(&ids[0])]).await, Ok(200));
     assert_eq!(idle.wait_answering(PATIENCE).await, 200);
     assert!(passing.since(start).disconnects.iter().all(|times| *times == 50));
     lab.stop().await.unwrap();
@@ -208,13 +208,13 @@ async fn a_slice_of_the_sessions_can_be_moved() {
     let fleet = fleet(&lab, "drained", 50).await;
     switch(&lab, &sessions, 1, &ids[1]).await;
     for left in [30, 10, 0] {
-        let closed = sessions.close(lab.broker(&ids[0]), Some(20)).await.unwrap();
+        let closed = sessions.close(&[lab.broker(&ids[0])], Some(20)).await.unwrap();
         assert_eq!(
             (closed.closed, closed.left),
             (if left == 0 { 10 } else { 20 }, left)
         );
         assert_eq!(fleet.wait_answering(PATIENCE).await, 50);
-        assert_eq!(sessions.count(lab.broker(&ids[1])).await, Ok(50 - left));
+        assert_eq!(sessions.count(&[lab.broker(&ids[1])]).await, Ok(50 - left));
     }
     lab.stop().await.unwrap();
 }

@@ -15,6 +15,29 @@ pub struct Broker {
     pub id: BrokerId,
     /// Where it takes MQTT connections.
     pub address: SocketAddr,
+    /// Where it takes MQTT over WebSockets, if it does.
+    pub websockets: Option<SocketAddr>,
+    /// Where it takes MQTT over TLS from its peers, if links are encrypted.
+    pub tls: Option<SocketAddr>,
+}
+
+impl Broker {
+    /// A broker that takes plain MQTT only.
+    pub fn new(id: BrokerId, address: SocketAddr) -> Self {
+        Self {
+            id,
+            address,
+            websockets: None,
+            tls: None,
+        }
+    }
+
+    /// Every address that it listens on.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        [Some(self.address), self.websockets, self.tls]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// One direction between two brokers. The bridge that runs it belongs to the `to` side.
@@ -54,8 +77,8 @@ pub enum TopologyError {
         /// Position of the second entry.
         second: usize,
     },
-    /// Two brokers have the same address. The positions count from 0.
-    #[error("address {address} is used by two brokers (entries {} and {})", .first + 1, .second + 1)]
+    /// Two listeners have the same address. The positions count from 0, and are the same if both are of one broker.
+    #[error("address {address} is used twice (entries {} and {})", .first + 1, .second + 1)]
     DuplicateAddress {
         /// The address.
         address: SocketAddr,
@@ -109,12 +132,18 @@ impl Topology {
                     second,
                 });
             }
-            if let Some(first) = brokers[..second].iter().position(|b| b.address == broker.address) {
-                errors.push(TopologyError::DuplicateAddress {
-                    address: broker.address,
-                    first,
-                    second,
-                });
+            for (place, address) in broker.addresses().enumerate() {
+                let own = broker.addresses().take(place).any(|other| other == address);
+                let taken = brokers[..second]
+                    .iter()
+                    .position(|other| other.addresses().any(|other| other == address));
+                if let Some(first) = taken.or(own.then_some(second)) {
+                    errors.push(TopologyError::DuplicateAddress {
+                        address,
+                        first,
+                        second,
+                    });
+                }
             }
         }
         if errors.is_empty() {
@@ -166,10 +195,7 @@ mod tests {
     use super::*;
 
     fn broker(id: &str, port: u16) -> Broker {
-        Broker {
-            id: id.parse().unwrap(),
-            address: ([127, 0, 0, 1], port).into(),
-        }
+        Broker::new(id.parse().unwrap(), ([127, 0, 0, 1], port).into())
     }
 
     #[test]
@@ -185,5 +211,9 @@ mod tests {
         let errors = Topology::new(vec![broker("a", 1), broker("a", 2), broker("b", 1)]).unwrap_err();
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert_eq!(Topology::new(vec![]).unwrap_err(), [TopologyError::Empty]);
+        let mut two = vec![broker("a", 1), broker("b", 2)];
+        two[0].websockets = Some(two[1].address);
+        two[1].tls = Some(two[1].address);
+        assert_eq!(Topology::new(two).unwrap_err().len(), 2);
     }
 }

@@ -1,6 +1,8 @@
 //! Nginx's `nginx.conf` and `upstream.conf`, and the line by which Nginx tells which plan it runs.
 
-use mesh_model::{BrokerId, Plan};
+use std::net::SocketAddr;
+
+use mesh_model::{Broker, BrokerId, Plan};
 use mesh_runtime::Config;
 use minijinja::context;
 use serde::Serialize;
@@ -10,6 +12,26 @@ use crate::template::{RenderError, plain, render};
 /// The highest weight in an upstream. Nginx adds weights up in a signed 64-bit integer, so the sum of a falling
 /// series that begins with this stays well below the limit of 9.2 × 10^18.
 const MAX_WEIGHT: u64 = 1_000_000_000_000_000_000;
+
+/// The upstream of clients that speak MQTT over TCP, and of those that speak it over WebSockets.
+const MQTT: &str = "mqtt";
+const WEBSOCKETS: &str = "mqtt_websockets";
+
+/// Where clients come in.
+#[derive(Serialize)]
+struct Door {
+    listen: String,
+    tls: bool,
+    upstream: &'static str,
+}
+
+/// Where they are led to.
+#[derive(Serialize)]
+struct Upstream {
+    name: &'static str,
+    primary: String,
+    standbys: Vec<Standby>,
+}
 
 #[derive(Serialize)]
 struct Standby {
@@ -25,6 +47,24 @@ struct Standby {
 pub fn nginx_conf(config: &Config) -> Result<String, RenderError> {
     let b = &config.balancer;
     let module = b.stream_module.as_ref();
+    let doors = [
+        (Some(b.listen), false, MQTT),
+        (b.tls, true, MQTT),
+        (b.websockets, false, WEBSOCKETS),
+        (b.websockets_tls, true, WEBSOCKETS),
+    ];
+    let doors = doors.into_iter().filter_map(|(listen, tls, upstream)| {
+        Some(Door {
+            listen: listen?.to_string(),
+            tls,
+            upstream,
+        })
+    });
+    let has_tls = b.tls.or(b.websockets_tls).is_some();
+    let tls_file = |key, path: &Option<std::path::PathBuf>| {
+        let path = path.as_ref().filter(|_| has_tls);
+        path.map(|path| plain(key, path)).transpose()
+    };
     render(
         "nginx.conf.j2",
         context! {
@@ -32,13 +72,15 @@ pub fn nginx_conf(config: &Config) -> Result<String, RenderError> {
             balancer => context! {
                 dir => plain("balancer.dir", &b.dir)?,
                 stream_module => module.map(|path| plain("balancer.stream_module", path)).transpose()?,
-                listen => b.listen.to_string(),
                 user => b.user,
+                certificate => tls_file("balancer.certificate", &b.certificate)?,
+                certificate_key => tls_file("balancer.certificate_key", &b.certificate_key)?,
                 proxy_bind => b.proxy_bind.map(|ip| ip.to_string()),
                 proxy_connect_timeout_ms => u64::try_from(b.proxy_connect_timeout.as_millis()).unwrap_or(u64::MAX),
                 proxy_timeout_s => b.proxy_timeout.as_secs(),
                 worker_connections => b.worker_connections,
             },
+            doors => doors.collect::<Vec<_>>(),
         },
     )
 }
@@ -49,26 +91,15 @@ pub fn nginx_conf(config: &Config) -> Result<String, RenderError> {
 ///
 /// [`RenderError::UnknownBroker`] if the plan names a broker that the configuration does not have.
 pub fn upstream_conf(config: &Config, plan: &Plan) -> Result<String, RenderError> {
-    let address = |id: &BrokerId| match config.topology.get(id) {
-        Some(broker) => Ok(broker.address.to_string()),
-        None => Err(RenderError::UnknownBroker(id.clone())),
-    };
-    let weights = falling_weights(plan.standbys.len());
-    let standbys = plan.standbys.iter().zip(weights);
-    let standbys: Vec<Standby> = standbys
-        .map(|(id, weight)| {
-            Ok(Standby {
-                address: address(id)?,
-                weight,
-            })
-        })
-        .collect::<Result<_, RenderError>>()?;
+    let mut upstreams = vec![upstream(config, plan, MQTT, |broker| Some(broker.address))?];
+    if config.balancer.has_websockets() {
+        upstreams.push(upstream(config, plan, WEBSOCKETS, |broker| broker.websockets)?);
+    }
     render(
         "upstream.conf.j2",
         context! {
             plan => context! { generation => plan.generation },
-            primary => context! { address => address(&plan.primary)? },
-            standbys,
+            upstreams,
             balancer => context! {
                 readback => config.balancer.readback.to_string(),
                 fail_timeout_s => config.balancer.fail_timeout.as_secs(),
@@ -76,6 +107,30 @@ pub fn upstream_conf(config: &Config, plan: &Plan) -> Result<String, RenderError
             readback => read_back(plan),
         },
     )
+}
+
+/// The brokers of `plan` in its order, each at that one of its addresses.
+fn upstream(
+    config: &Config,
+    plan: &Plan,
+    name: &'static str,
+    at: impl Fn(&Broker) -> Option<SocketAddr>,
+) -> Result<Upstream, RenderError> {
+    let address = |id: &BrokerId| {
+        let address = config.topology.get(id).and_then(&at);
+        let address = address.ok_or_else(|| RenderError::UnknownBroker(id.clone()))?;
+        Ok::<_, RenderError>(address.to_string())
+    };
+    let weights = falling_weights(plan.standbys.len());
+    let standbys = plan.standbys.iter().zip(weights).map(|(id, weight)| {
+        let address = address(id)?;
+        Ok(Standby { address, weight })
+    });
+    Ok(Upstream {
+        name,
+        primary: address(&plan.primary)?,
+        standbys: standbys.collect::<Result<_, RenderError>>()?,
+    })
 }
 
 /// Weights for `count` backup servers so that Nginx takes them in order.

@@ -1,5 +1,7 @@
 //! A broker's `mosquitto.conf`, with a bridge for each of its peers.
 
+use std::net::SocketAddr;
+
 use mesh_model::{Broker, BrokerId, Link, names};
 use mesh_runtime::Config;
 use mesh_runtime::secrets::Secrets;
@@ -11,8 +13,8 @@ use crate::template::{RenderError, plain, plain_of, render};
 #[derive(Serialize)]
 struct Peer {
     id: String,
-    ip: String,
-    port: u16,
+    /// Where the bridge connects.
+    link_address: String,
     /// As the plugin reads it.
     named_address: String,
     link_client_id: String,
@@ -41,6 +43,21 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
     let dynamic_security_file = optional("mosquitto.dynamic_security_file", &m.dynamic_security_file)?;
     let password_file = optional("mosquitto.password_file", &m.password_file)?;
     let acl_file = optional("mosquitto.acl_file", &m.acl_file)?;
+    let tls_file = |name: &str| {
+        let path = m.tls_dir.as_ref().map(|folder| folder.join(name));
+        optional("mosquitto.tls_dir", &path)
+    };
+    let listener = |address: Option<SocketAddr>| {
+        address.map(|address| context! { ip => address.ip().to_string(), port => address.port() })
+    };
+    let tls = match tls_file("ca.crt")? {
+        Some(ca) => Some(context! {
+            ca,
+            certificate => tls_file(&format!("{id}.crt"))?,
+            key => tls_file(&format!("{id}.key"))?,
+        }),
+        None => None,
+    };
     render(
         "broker.conf.j2",
         context! {
@@ -50,7 +67,10 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
                 ip => broker.address.ip().to_string(),
                 port => broker.address.port(),
                 address => broker.address.to_string(),
+                websockets => listener(broker.websockets),
+                tls => listener(broker.tls),
             },
+            tls,
             peers,
             link_user => names::LINK_USER,
             secrets => context! { link => secrets.link, health => secrets.health },
@@ -86,11 +106,11 @@ fn describe_peer(peer: &Broker, broker: &Broker) -> Peer {
         from: peer.id.clone(),
         to: broker.id.clone(),
     };
+    let address = peer.tls.unwrap_or(peer.address);
     Peer {
         id: peer.id.to_string(),
-        ip: peer.address.ip().to_string(),
-        port: peer.address.port(),
-        named_address: format!("{}={}", peer.id, peer.address),
+        link_address: address.to_string(),
+        named_address: format!("{}={address}", peer.id),
         link_client_id: names::link_client_id(&link),
         local_client_id: names::local_client_id(&link),
     }

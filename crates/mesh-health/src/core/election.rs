@@ -236,10 +236,7 @@ mod tests {
 
     #[test]
     fn standbys_that_are_not_healthy_come_last() {
-        let broker = |n: usize| mesh_model::Broker {
-            id: id(n),
-            address: ([127, 0, 0, 1], 1000 + n as u16).into(),
-        };
+        let broker = |n: usize| mesh_model::Broker::new(id(n), ([127, 0, 0, 1], 1000 + n as u16).into());
         let topology = Topology::new((1..=5).map(broker).collect()).unwrap();
         let states = [
             (Dead, Enabled),

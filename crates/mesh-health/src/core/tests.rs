@@ -18,10 +18,7 @@ pub(super) fn id(n: usize) -> BrokerId {
 }
 
 pub(super) fn topology(count: usize) -> Topology {
-    let broker = |n: usize| Broker {
-        id: id(n),
-        address: ([127, 0, 0, 1], 2000 + n as u16).into(),
-    };
+    let broker = |n: usize| Broker::new(id(n), ([127, 0, 0, 1], 2000 + n as u16).into());
     Topology::new((1..=count).map(broker).collect()).unwrap()
 }
 

@@ -4,6 +4,7 @@
 //! so in time; each order has one report. Where the right to close connections is missing, all that can be done is
 //! to end old workers, which may cut other sessions too, and says so.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ impl Mover {
         let Some(broker) = self.topology.get(&order.from) else {
             return Err(format!("there is no broker {}", order.from));
         };
-        let address = broker.address;
+        let addresses: Vec<SocketAddr> = broker.addresses().collect();
         if self.stopped < Some(order.generation) {
             match self.sessions.old_workers_stopped(PATIENCE).await {
                 Ok(()) => report(&self.reports, Input::OldWorkersStopped(order.generation)).await,
@@ -102,9 +103,9 @@ impl Mover {
             .at_most
             .map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let closed = if self.is_capable {
-            self.sessions.close(address, at_most).await?
+            self.sessions.close(&addresses, at_most).await?
         } else {
-            self.without_capability(address, at_most).await?
+            self.without_capability(&addresses, at_most).await?
         };
         Ok(Closed {
             closed: closed.closed as u64,
@@ -114,15 +115,15 @@ impl Mover {
 
     async fn without_capability(
         &self,
-        address: std::net::SocketAddr,
+        broker: &[SocketAddr],
         at_most: Option<usize>,
     ) -> Result<super::sessions::Closed, String> {
-        let before = self.sessions.count(address).await?;
+        let before = self.sessions.count(broker).await?;
         // A draining broker works: its clients can wait until they may be moved without harm to others.
         if before > 0 && at_most.is_none() {
             self.sessions.close_by_ending_old_workers().await?;
         }
-        let left = self.sessions.count(address).await?;
+        let left = self.sessions.count(broker).await?;
         Ok(super::sessions::Closed {
             closed: before.saturating_sub(left),
             left,

@@ -102,23 +102,23 @@ impl Sessions {
         }
     }
 
-    /// Closes Nginx's connections to `broker`, `at_most` so many, in one sweep.
+    /// Closes Nginx's connections to a broker with these addresses, `at_most` so many, in one sweep.
     ///
     /// # Errors
     ///
     /// If the kernel does not let us, or if it cannot be told which connections are Nginx's. Nothing of anybody
     /// else is closed in any case.
-    pub async fn close(&self, broker: SocketAddr, at_most: Option<usize>) -> Result<Closed, String> {
-        let this = self.clone();
-        blocking(move || this.sweep(broker, at_most)).await
+    pub async fn close(&self, broker: &[SocketAddr], at_most: Option<usize>) -> Result<Closed, String> {
+        let (this, broker) = (self.clone(), broker.to_vec());
+        blocking(move || this.sweep(&broker, at_most)).await
     }
 
-    /// How many connections Nginx has to `broker`.
+    /// How many connections Nginx has to a broker with these addresses.
     ///
     /// # Errors
     ///
     /// As [`Self::close`], but listing needs no rights.
-    pub async fn count(&self, broker: SocketAddr) -> Result<usize, String> {
+    pub async fn count(&self, broker: &[SocketAddr]) -> Result<usize, String> {
         self.close(broker, Some(0)).await.map(|found| found.left)
     }
 
@@ -153,10 +153,13 @@ impl Sessions {
         nginx::master(&self.dir.join("nginx.pid")).map_err(|error| chain(&error))
     }
 
-    fn sweep(&self, broker: SocketAddr, at_most: Option<usize>) -> Result<Closed, String> {
+    fn sweep(&self, broker: &[SocketAddr], at_most: Option<usize>) -> Result<Closed, String> {
         let mut diag = Diag::open().map_err(|error| remedy(&error))?;
         // First the list, then the owners: whoever owns what is listed does so still, or it is gone.
-        let all = diag.connections_to(broker).map_err(|error| remedy(&error))?;
+        let mut all = Vec::new();
+        for address in broker {
+            all.extend(diag.connections_to(*address).map_err(|error| remedy(&error))?);
+        }
         if all.is_empty() {
             return Ok(Closed { closed: 0, left: 0 });
         }
@@ -167,7 +170,11 @@ impl Sessions {
             .destroy(of_nginx[..chosen].iter().copied())
             .map_err(|error| remedy(&error))?;
         tracing::debug!(
-            %broker, closed = done.destroyed, gone = done.gone, of_nginx = of_nginx.len(), all = all.len(),
+            ?broker,
+            closed = done.destroyed,
+            gone = done.gone,
+            of_nginx = of_nginx.len(),
+            all = all.len(),
             told_by = owner.told_by(),
             "closed connections of Nginx"
         );

@@ -41,6 +41,9 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
     let topology = read_topology(reader);
     let mosquitto = mosquitto::read(reader);
     let balancer = balancer::read(reader);
+    if let Some(topology) = &topology {
+        check_listeners(reader, topology, &mosquitto, &balancer);
+    }
     let health = health::read(reader);
     let announce = announce::read(reader);
     let security = Security {
@@ -75,9 +78,20 @@ fn read_topology(reader: &mut Reader) -> Option<Topology> {
             "name of the broker; the order of the list is the order of priority",
         );
         let address = broker.required_address("address", "where the broker takes MQTT connections");
+        let websockets = broker.optional_parsed(
+            "websockets",
+            "address",
+            "where the broker takes MQTT over WebSockets, from balancer.websockets",
+        );
+        let tls = broker.optional_parsed(
+            "tls",
+            "address",
+            "where the broker takes MQTT over TLS from its peers, with the files of mosquitto.tls_dir",
+        );
         Some(Broker {
-            id: id?,
-            address: address?,
+            websockets,
+            tls,
+            ..Broker::new(id?, address?)
         })
     });
     // Entries with a problem of their own are left out, but count for the positions of the others.
@@ -94,6 +108,22 @@ fn read_topology(reader: &mut Reader) -> Option<Topology> {
             }
             None
         }
+    }
+}
+
+/// Checks that each broker listens for everything that is to reach it.
+fn check_listeners(reader: &mut Reader, topology: &Topology, mosquitto: &Mosquitto, balancer: &Balancer) {
+    for (position, broker) in topology.brokers().iter().enumerate() {
+        if balancer.has_websockets() && broker.websockets.is_none() {
+            let why = format!("{} needs it where clients may connect by WebSockets", broker.id);
+            reader.problem(&format!("broker[{position}].websockets"), why);
+        }
+        let why = match (&mosquitto.tls_dir, broker.tls) {
+            (Some(_), None) => format!("{} needs it where mosquitto.tls_dir is given", broker.id),
+            (None, Some(_)) => format!("{} has no certificate; give mosquitto.tls_dir", broker.id),
+            _ => continue,
+        };
+        reader.problem(&format!("broker[{position}].tls"), why);
     }
 }
 

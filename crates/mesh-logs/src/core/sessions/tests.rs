@@ -10,9 +10,11 @@ struct Rig {
 }
 
 fn topology() -> Topology {
-    let broker = |n: u16| Broker {
-        id: format!("broker{n}").parse().unwrap(),
-        address: format!("127.0.0.1:{}", 18830 + n).parse().unwrap(),
+    let broker = |n: u16| {
+        Broker::new(
+            format!("broker{n}").parse().unwrap(),
+            format!("127.0.0.1:{}", 18830 + n).parse().unwrap(),
+        )
     };
     Topology::new(vec![broker(1), broker(2)]).unwrap()
 }

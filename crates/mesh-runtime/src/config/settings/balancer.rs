@@ -12,6 +12,16 @@ use crate::config::reader::Reader;
 pub struct Balancer {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where they connect with TLS.
+    pub tls: Option<SocketAddr>,
+    /// Where they connect by WebSockets.
+    pub websockets: Option<SocketAddr>,
+    /// Where they connect by WebSockets with TLS.
+    pub websockets_tls: Option<SocketAddr>,
+    /// The certificate that Nginx shows, with those that it was signed by; PEM.
+    pub certificate: Option<PathBuf>,
+    /// The private key of that certificate; PEM.
+    pub certificate_key: Option<PathBuf>,
     /// Where Nginx tells the generation that it runs.
     pub readback: SocketAddr,
     /// Folder of `nginx.conf`, `upstream.conf`, logs and the pid file.
@@ -40,6 +50,26 @@ pub(super) fn read(reader: &mut Reader) -> Balancer {
     let mut s = reader.section("balancer");
     let balancer = Balancer {
         listen: s.address("listen", ([0, 0, 0, 0], 1883).into(), "where clients connect"),
+        tls: s.optional_parsed(
+            "tls",
+            "address",
+            "where clients connect with TLS, usually port 8883",
+        ),
+        websockets: s.optional_parsed(
+            "websockets",
+            "address",
+            "where clients connect by WebSockets, usually port 8083; each broker needs `websockets` then",
+        ),
+        websockets_tls: s.optional_parsed(
+            "websockets_tls",
+            "address",
+            "where clients connect by WebSockets with TLS, usually port 8084",
+        ),
+        certificate: s.optional_path(
+            "certificate",
+            "the certificate that clients with TLS are shown, followed by what it was signed by (PEM)",
+        ),
+        certificate_key: s.optional_path("certificate_key", "its private key (PEM)"),
         readback: s.address(
             "readback",
             ([127, 0, 0, 1], 18829).into(),
@@ -96,11 +126,38 @@ pub(super) fn read(reader: &mut Reader) -> Balancer {
             "how long Nginx may take to run a new plan before the last good one is put back",
         ),
     };
-    if balancer.listen == balancer.readback {
-        s.problem(
-            "readback",
-            format!("{} is balancer.listen already", balancer.readback),
-        );
+    let doors = [
+        ("listen", Some(balancer.listen)),
+        ("readback", Some(balancer.readback)),
+        ("tls", balancer.tls),
+        ("websockets", balancer.websockets),
+        ("websockets_tls", balancer.websockets_tls),
+    ];
+    for (place, (name, address)) in doors.iter().enumerate() {
+        let mut earlier = doors[..place].iter();
+        if let Some(address) = address
+            && let Some((other, _)) = earlier.find(|(_, other)| other.as_ref() == Some(address))
+        {
+            s.problem(name, format!("{address} is balancer.{other} already"));
+        }
+    }
+    let needs = [
+        ("certificate", balancer.certificate.is_none()),
+        ("certificate_key", balancer.certificate_key.is_none()),
+    ];
+    if balancer.tls.or(balancer.websockets_tls).is_some() {
+        for (name, is_missing) in needs {
+            if is_missing {
+                s.problem(name, "must be given where clients may connect with TLS");
+            }
+        }
     }
     balancer
+}
+
+impl Balancer {
+    /// Whether clients may connect by WebSockets.
+    pub fn has_websockets(&self) -> bool {
+        self.websockets.or(self.websockets_tls).is_some()
+    }
 }

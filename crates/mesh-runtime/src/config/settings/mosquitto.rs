@@ -27,6 +27,8 @@ pub struct Mosquitto {
     pub dynamic_security_file: Option<PathBuf>,
     /// The shared library of Mosquitto's dynamic-security plugin.
     pub dynamic_security_plugin: PathBuf,
+    /// The folder of a broker's certificates, where links are encrypted.
+    pub tls_dir: Option<PathBuf>,
     /// A folder of files with own directives.
     pub extra_dir: Option<PathBuf>,
     /// How often the persistence file is written.
@@ -77,6 +79,10 @@ pub(super) fn read(reader: &mut Reader) -> Mosquitto {
             "dynamic_security_plugin",
             "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so",
             "shared library of that plugin",
+        ),
+        tls_dir: s.optional_path(
+            "tls_dir",
+            "folder of `ca.crt`, `{broker}.crt` and `{broker}.key`: links use TLS then, and each broker needs `tls`",
         ),
         extra_dir: s.optional_path(
             "extra_dir",
