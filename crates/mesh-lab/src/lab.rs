@@ -157,6 +157,16 @@ impl Lab {
         self.shared.outside.balancer
     }
 
+    /// Where clients connect by WebSockets, if they may.
+    pub fn balancer_websockets(&self) -> Option<SocketAddr> {
+        self.shared.outside.websockets.as_ref().map(|door| door.balancer)
+    }
+
+    /// Where clients connect with TLS, if they may.
+    pub fn balancer_tls(&self) -> Option<SocketAddr> {
+        self.shared.outside.tls.as_ref().map(|door| door.balancer)
+    }
+
     /// Where the extra process `name` takes connections.
     ///
     /// # Panics

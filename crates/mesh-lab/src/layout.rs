@@ -26,7 +26,33 @@ pub struct Ports {
     pub logs: u16,
     /// Where the extra processes listen, in their order.
     pub extra: Vec<u16>,
+    /// Where WebSockets are taken.
+    pub websockets: Option<Door<u16>>,
+    /// Where TLS is taken: from clients by Nginx, from links by brokers.
+    pub tls: Option<Door<u16>>,
 }
+
+/// A further way into the balancer and to each broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door<T> {
+    /// That of the balancer.
+    pub balancer: T,
+    /// Those of the brokers.
+    pub brokers: Vec<T>,
+}
+
+impl<T> Door<T> {
+    /// The same with each place changed by `change`.
+    pub(crate) fn map<U>(&self, change: impl Fn(&T) -> U) -> Door<U> {
+        Door {
+            balancer: change(&self.balancer),
+            brokers: self.brokers.iter().map(change).collect(),
+        }
+    }
+}
+
+/// The most brokers of a lab whose brokers have further doors: there are no more ports.
+pub const MAX_BROKERS_WITH_DOORS: usize = 15;
 
 /// The base port of `meshctl lab` if none is named.
 const DEFAULT_BASE: u16 = 18_830;
@@ -55,7 +81,31 @@ impl Ports {
             health,
             logs,
             extra: Vec::new(),
+            websockets: None,
+            tls: None,
         })
+    }
+
+    /// The same with ports for WebSockets, for TLS, or both.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Options`] if there are more than [`MAX_BROKERS_WITH_DOORS`] brokers.
+    pub fn with_doors(mut self, websockets: bool, tls: bool) -> Result<Self, LabError> {
+        let count = self.brokers.len();
+        if (websockets || tls) && count > MAX_BROKERS_WITH_DOORS {
+            return Err(LabError::Options(format!(
+                "with WebSockets or TLS a lab has at most {MAX_BROKERS_WITH_DOORS} brokers"
+            )));
+        }
+        let base = self.balancer;
+        let door = |balancer, first| Door {
+            balancer: base + balancer,
+            brokers: (base + first..).take(count).collect(),
+        };
+        self.websockets = websockets.then(|| door(73, 16));
+        self.tls = tls.then(|| door(74, 32));
+        Ok(self)
     }
 
     /// The same with ports for `count` extra processes: above those of the brokers, below those of the daemons.
@@ -75,6 +125,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) is_root: bool,
     /// How many files a process may have open.
     pub(crate) open_files: u64,
+    /// The folder of the certificates, if there is TLS.
+    pub(crate) certificates: Option<&'a Path>,
     /// The names of the extra processes.
     pub(crate) extra: &'a [&'a str],
     /// TOML that is laid over it.
@@ -93,11 +145,17 @@ pub(crate) fn mesh_toml(contents: &Contents<'_>) -> Result<String, LabError> {
     let address = |address: SocketAddr| value(address.to_string());
     let mut document = DocumentMut::new();
 
+    let doors = [("websockets", &addresses.websockets), ("tls", &addresses.tls)];
     let mut brokers = ArrayOfTables::new();
     for (index, broker) in addresses.brokers.iter().enumerate() {
         let mut table = Table::new();
         table["id"] = value(format!("broker{}", index + 1));
         table["address"] = address(*broker);
+        for (name, door) in doors {
+            if let Some(door) = door {
+                table[name] = address(door.brokers[index]);
+            }
+        }
         brokers.push(table);
     }
     document["broker"] = Item::ArrayOfTables(brokers);
@@ -108,12 +166,24 @@ pub(crate) fn mesh_toml(contents: &Contents<'_>) -> Result<String, LabError> {
         mosquitto["plugin"] = path(plugin);
     }
     mosquitto["data_dir"] = path(&state.join("{broker}"));
+    if let Some(folder) = contents.certificates {
+        mosquitto["tls_dir"] = path(folder);
+    }
     // Started by root, a broker would else become somebody who may not write here.
     mosquitto["user"] = value(contents.user);
 
     let balancer = section(&mut document, "balancer");
     balancer["listen"] = address(addresses.balancer);
     balancer["readback"] = address(addresses.readback);
+    for (name, door) in doors {
+        if let Some(door) = door {
+            balancer[name] = address(door.balancer);
+        }
+    }
+    if let Some(folder) = contents.certificates {
+        balancer["certificate"] = path(&folder.join("balancer.crt"));
+        balancer["certificate_key"] = path(&folder.join("balancer.key"));
+    }
     balancer["dir"] = path(&state.join("nginx"));
     if let Some(nginx) = &programs.nginx {
         balancer["program"] = path(&nginx.program);
@@ -230,6 +300,11 @@ mod tests {
             (ports.dashboard, ports.health, ports.logs),
             (20_080, 20_081, 20_082)
         );
+        let doors = ports.with_doors(true, true).unwrap();
+        let (websockets, tls) = (doors.websockets.unwrap(), doors.tls.unwrap());
+        assert_eq!((websockets.balancer, tls.balancer), (20_083, 20_084));
+        assert_eq!((websockets.brokers, tls.brokers), (vec![20_026], vec![20_042]));
+        assert!(Ports::new(20_010, 16).unwrap().with_doors(true, false).is_err());
         assert!(Ports::new(1, 1).is_err() && Ports::new(65_001, 1).is_err());
     }
 
@@ -253,6 +328,7 @@ mod tests {
                 user: "ada",
                 is_root: true,
                 open_files: 1024,
+                certificates: None,
                 extra: &["haproxy"],
                 settings,
             })

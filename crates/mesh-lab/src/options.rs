@@ -69,6 +69,11 @@ pub struct LabOptions {
     pub dashboard: bool,
     /// Whether mesh-logs runs, with every process of the lab as a source.
     pub logs: bool,
+    /// Whether Nginx and brokers take WebSockets too.
+    pub websockets: bool,
+    /// Where Nginx takes TLS and links use it: a folder of absolute path with `ca.crt`, and `.crt` and `.key` of
+    /// `balancer`, `broker1` and so on.
+    pub certificates: Option<PathBuf>,
     /// What else may be started, at most [`MAX_EXTRA`].
     pub extra: Vec<ExtraProcess>,
     /// TOML that is laid over the `mesh.toml` of the lab.
@@ -97,6 +102,8 @@ impl Default for LabOptions {
             health: true,
             dashboard: false,
             logs: false,
+            websockets: false,
+            certificates: None,
             extra: Vec::new(),
             settings: String::new(),
             broker_conf: None,

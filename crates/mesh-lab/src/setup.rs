@@ -54,6 +54,7 @@ pub(crate) fn write(
         user: &user_name()?,
         is_root: geteuid().is_root(),
         open_files: raise_open_files(),
+        certificates: options.certificates.as_deref(),
         extra: &extra,
         settings: &options.settings,
     })?;
@@ -137,11 +138,7 @@ fn balancer(state: &State, config: &Config, takes_error_log: bool) -> Result<Spe
 fn first_plan(config: &Config, upstream: &Path) -> Plan {
     let fresh = mesh_render::first_plan(config);
     let text = std::fs::read_to_string(upstream).unwrap_or_default();
-    let earlier = text.lines().find_map(|line| {
-        let answer = line.trim().strip_prefix("return \"")?.split("\\n").next()?;
-        mesh_render::parse_read_back(answer).ok()
-    });
-    match earlier {
+    match mesh_render::plan_of_upstream(&text) {
         None => fresh,
         Some(plan) if sorted(&plan) == sorted(&fresh) => plan,
         Some(plan) => Plan::new(plan.generation + 1, fresh.primary, fresh.standbys),

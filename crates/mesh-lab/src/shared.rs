@@ -50,7 +50,9 @@ impl Prepared {
         };
         let reserved = block.as_ref().map(PortBlock::base);
         let base = options.base_port.or(reserved).unwrap_or_default();
-        let ports = Ports::new(base, options.brokers)?.with_extra(options.extra.len());
+        let ports = Ports::new(base, options.brokers)?
+            .with_extra(options.extra.len())
+            .with_doors(options.websockets, options.certificates.is_some())?;
         check_ports(&ports, options)?;
         let (net, inside) = Network::new(options.net, &ports)?;
         let net = Arc::new(net);
@@ -98,6 +100,14 @@ fn check_ports(ports: &Ports, options: &LabOptions) -> Result<(), LabError> {
     }
     for (index, port) in ports.brokers.iter().enumerate() {
         ports::check(*port, &format!("broker{}", index + 1))?;
+    }
+    for door in [&ports.websockets, &ports.tls].into_iter().flatten() {
+        if options.balancer {
+            ports::check(door.balancer, "balancer")?;
+        }
+        for (index, port) in door.brokers.iter().enumerate() {
+            ports::check(*port, &format!("broker{}", index + 1))?;
+        }
     }
     if options.health {
         ports::check(ports.health, "mesh-health")?;

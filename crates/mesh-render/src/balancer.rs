@@ -204,6 +204,15 @@ pub fn parse_read_back(line: &str) -> Result<Plan, ReadBackError> {
     parse().ok_or_else(|| ReadBackError(line.to_owned()))
 }
 
+/// The plan whose read-back an `upstream.conf` holds.
+pub fn plan_of_upstream(contents: &str) -> Option<Plan> {
+    let line = contents
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("return \""))?;
+    let (answer, _) = line.split_once("\\n")?;
+    parse_read_back(answer).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +243,16 @@ mod tests {
                 "{count}: {weights:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_plan_is_found_in_a_rendered_file() {
+        let text = "server {\n    listen 127.0.0.1:1;\n    return \"gen=4 primary=b standbys=a,c\\n\";\n}\n";
+        assert_eq!(
+            plan_of_upstream(text),
+            Some(Plan::new(4, id("b"), [id("a"), id("c")]))
+        );
+        assert_eq!(plan_of_upstream("upstream mqtt {}"), None);
     }
 
     #[test]

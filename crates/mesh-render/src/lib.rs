@@ -8,7 +8,7 @@ pub mod broker;
 pub mod cloud;
 mod template;
 
-pub use balancer::{ReadBackError, nginx_conf, parse_read_back, read_back, upstream_conf};
+pub use balancer::{ReadBackError, nginx_conf, parse_read_back, plan_of_upstream, read_back, upstream_conf};
 pub use broker::broker_conf;
 pub use template::RenderError;
 

@@ -54,6 +54,36 @@ fn a_broker_with_every_access_control() {
 }
 
 #[test]
+fn a_network_with_every_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.toml");
+    let broker = |n: u8| {
+        let ip = format!("192.168.100.{}", 9 + n);
+        format!(
+            "[[broker]]\nid = \"broker{n}\"\naddress = \"{ip}:1883\"\nwebsockets = \"{ip}:8083\"\ntls = \"{ip}:8883\"\n"
+        )
+    };
+    let more = r#"
+        [mosquitto]
+        tls_dir = "/etc/mesh/tls"
+        [balancer]
+        tls = "0.0.0.0:8883"
+        websockets = "0.0.0.0:8083"
+        websockets_tls = "0.0.0.0:8084"
+        certificate = "/etc/mesh/tls/balancer.crt"
+        certificate_key = "/etc/mesh/tls/balancer.key"
+        "#;
+    std::fs::write(&path, broker(1) + &broker(2) + more).unwrap();
+    let mut config = Config::load(&path, [], &[]).unwrap();
+    config.path = "/etc/mesh/mesh.toml".into();
+    for file in mesh_render::all(&config, &secrets()).unwrap() {
+        if file.path.ends_with(".conf") && !file.path.starts_with("broker2") {
+            insta::assert_snapshot!(format!("doors-{}", file.path.replace('/', "-")), file.contents);
+        }
+    }
+}
+
+#[test]
 fn paths_that_would_end_a_directive_are_refused() {
     for path in ["/var/lib/my mosquitto", "/x;y", "/x\\ny", "/{x}"] {
         let config = config(1, &format!("[mosquitto]\ndata_dir = \"{path}\"\n"));

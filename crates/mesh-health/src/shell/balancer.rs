@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh_model::Plan;
-use mesh_render::{parse_read_back, upstream_conf};
+use mesh_render::{plan_of_upstream, upstream_conf};
 use mesh_runtime::Config;
 use mesh_runtime::atomic_file;
 use rustix::process::Pid;
@@ -131,7 +131,7 @@ impl Balancer {
     async fn find(&mut self) {
         self.tidy();
         let contents = std::fs::read_to_string(self.upstream_path()).ok();
-        let on_disk = contents.as_deref().and_then(plan_of_file);
+        let on_disk = contents.as_deref().and_then(plan_of_upstream);
         let running = self.running(on_disk.as_ref()).await;
         let rendered = |plan: &Plan| upstream_conf(&self.config, plan).ok();
         let is_current = on_disk.as_ref().is_some_and(|plan| rendered(plan) == contents);
@@ -223,29 +223,4 @@ fn started_again(before: Option<Pid>, now: Pid) -> Option<String> {
         before.as_raw_nonzero(),
         now.as_raw_nonzero()
     ))
-}
-
-/// The plan whose read-back an `upstream.conf` holds.
-fn plan_of_file(contents: &str) -> Option<Plan> {
-    let line = contents
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("return \""))?;
-    let (answer, _) = line.split_once("\\n")?;
-    parse_read_back(answer).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_plan_is_found_in_a_rendered_file() {
-        let text = "server {\n    listen 127.0.0.1:1;\n    return \"gen=4 primary=b standbys=a,c\\n\";\n}\n";
-        let plan = plan_of_file(text).unwrap();
-        assert_eq!(
-            (plan.generation, plan.primary.as_str(), plan.standbys.len()),
-            (4, "b", 2)
-        );
-        assert_eq!(plan_of_file("upstream mqtt {}"), None);
-    }
 }

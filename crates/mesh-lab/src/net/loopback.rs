@@ -18,6 +18,8 @@ impl Addresses {
             dashboard: here(ports.dashboard),
             logs: here(ports.logs),
             extra: ports.extra.iter().copied().map(here).collect(),
+            websockets: ports.websockets.as_ref().map(|door| door.map(|port| here(*port))),
+            tls: ports.tls.as_ref().map(|door| door.map(|port| here(*port))),
             proxy_bind: loopback_source(),
         }
     }

@@ -15,7 +15,7 @@ use std::process::{Child, Command};
 use tokio::net::TcpStream;
 
 use crate::error::LabError;
-use crate::layout::Ports;
+use crate::layout::{Door, Ports};
 
 /// Which network a lab has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(crate) struct Addresses {
     pub(crate) logs: SocketAddr,
     /// Where the extra processes listen.
     pub(crate) extra: Vec<SocketAddr>,
+    pub(crate) websockets: Option<Door<SocketAddr>>,
+    pub(crate) tls: Option<Door<SocketAddr>>,
     /// The source of Nginx's connections to brokers.
     pub(crate) proxy_bind: Option<IpAddr>,
 }

@@ -16,7 +16,7 @@ use super::forward::Forwarders;
 use super::namespace::Namespace;
 use super::{Addresses, Place};
 use crate::error::LabError;
-use crate::layout::Ports;
+use crate::layout::{Door, Ports};
 use crate::programs;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
@@ -25,6 +25,8 @@ const NGINX: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 2);
 /// The last byte of the first broker's address.
 const FIRST_NODE: u8 = 10;
 const MQTT: u16 = 1883;
+const WEBSOCKETS: u16 = 8083;
+const TLS: u16 = 8883;
 
 /// The cables that are cut.
 #[derive(Debug, Default, Clone)]
@@ -157,10 +159,18 @@ pub(super) async fn connect(namespace: &Namespace, address: SocketAddr) -> io::R
 }
 
 fn addresses(ports: &Ports) -> Addresses {
-    let nodes = 0..ports.brokers.len();
+    let at = |port: u16| Door {
+        balancer: (Ipv4Addr::UNSPECIFIED, port).into(),
+        brokers: (0..ports.brokers.len())
+            .map(|node| (node_address(node), port).into())
+            .collect(),
+    };
+    let mqtt = at(MQTT);
     Addresses {
-        brokers: nodes.map(|node| (node_address(node), MQTT).into()).collect(),
-        balancer: (Ipv4Addr::UNSPECIFIED, MQTT).into(),
+        brokers: mqtt.brokers,
+        balancer: mqtt.balancer,
+        websockets: ports.websockets.as_ref().map(|_| at(WEBSOCKETS)),
+        tls: ports.tls.as_ref().map(|_| at(TLS)),
         // The same as outside, so that `mesh.toml` is true for whoever reads it there.
         readback: (Ipv4Addr::LOCALHOST, ports.readback).into(),
         health: (Ipv4Addr::LOCALHOST, ports.health).into(),
@@ -181,6 +191,18 @@ fn ways_in(ports: &Ports, inside: &Addresses) -> Vec<(u16, SocketAddr)> {
         (ports.logs, inside.logs),
     ];
     ways.extend(ports.brokers.iter().copied().zip(inside.brokers.iter().copied()));
+    for (outside, inside) in [(&ports.websockets, &inside.websockets), (&ports.tls, &inside.tls)] {
+        if let (Some(outside), Some(inside)) = (outside, inside) {
+            ways.push((outside.balancer, (HOST, inside.balancer.port()).into()));
+            ways.extend(
+                outside
+                    .brokers
+                    .iter()
+                    .copied()
+                    .zip(inside.brokers.iter().copied()),
+            );
+        }
+    }
     ways.extend(ports.extra.iter().copied().zip(inside.extra.iter().copied()));
     ways
 }

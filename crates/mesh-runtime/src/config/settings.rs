@@ -38,11 +38,11 @@ pub struct Security {
 
 /// Reads everything; `None` if the brokers are not a topology, in which case `reader` holds a problem.
 pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
-    let topology = read_topology(reader);
+    let (topology, positions) = read_topology(reader);
     let mosquitto = mosquitto::read(reader);
     let balancer = balancer::read(reader);
     if let Some(topology) = &topology {
-        check_listeners(reader, topology, &mosquitto, &balancer);
+        check_listeners(reader, topology, &positions, &mosquitto, &balancer);
     }
     let health = health::read(reader);
     let announce = announce::read(reader);
@@ -70,7 +70,8 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
     })
 }
 
-fn read_topology(reader: &mut Reader) -> Option<Topology> {
+/// The brokers, and the place of each in the list of the file: entries with a problem of their own are left out.
+fn read_topology(reader: &mut Reader) -> (Option<Topology>, Vec<usize>) {
     let entries = reader.list("broker", |broker| {
         let id = broker.required::<BrokerId>(
             "id",
@@ -94,26 +95,31 @@ fn read_topology(reader: &mut Reader) -> Option<Topology> {
             ..Broker::new(id?, address?)
         })
     });
-    // Entries with a problem of their own are left out, but count for the positions of the others.
     let (positions, brokers): (Vec<usize>, Vec<Broker>) = entries
         .into_iter()
         .enumerate()
         .filter_map(|(position, entry)| Some((position, entry?)))
         .unzip();
     match Topology::new(brokers) {
-        Ok(topology) => Some(topology),
+        Ok(topology) => (Some(topology), positions),
         Err(errors) => {
             for error in errors {
                 report(reader, error.at(&positions));
             }
-            None
+            (None, positions)
         }
     }
 }
 
 /// Checks that each broker listens for everything that is to reach it.
-fn check_listeners(reader: &mut Reader, topology: &Topology, mosquitto: &Mosquitto, balancer: &Balancer) {
-    for (position, broker) in topology.brokers().iter().enumerate() {
+fn check_listeners(
+    reader: &mut Reader,
+    topology: &Topology,
+    positions: &[usize],
+    mosquitto: &Mosquitto,
+    balancer: &Balancer,
+) {
+    for (broker, position) in topology.brokers().iter().zip(positions) {
         if balancer.has_websockets() && broker.websockets.is_none() {
             let why = format!("{} needs it where clients may connect by WebSockets", broker.id);
             reader.problem(&format!("broker[{position}].websockets"), why);

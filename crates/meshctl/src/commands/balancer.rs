@@ -35,12 +35,7 @@ pub fn run(args: &BalancerArgs) -> anyhow::Result<ExitCode> {
 fn become_nginx(config: &Config) -> anyhow::Result<ExitCode> {
     let dir = &config.balancer.dir;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let upstream = dir.join("upstream.conf");
-    // One that is there is mesh-health's: it tells who served last.
-    if !upstream.exists() {
-        let contents = mesh_render::upstream_conf(config, &mesh_render::first_plan(config))?;
-        atomic_file::write(&upstream, contents.as_bytes(), 0o644)?;
-    }
+    write_upstream(config)?;
     let main = main_file(config);
     atomic_file::write(&main, mesh_render::nginx_conf(config)?.as_bytes(), 0o644)?;
     let error = nginx(config, &main).exec();
@@ -50,12 +45,17 @@ fn become_nginx(config: &Config) -> anyhow::Result<ExitCode> {
 fn reload(config: &Config) -> anyhow::Result<ExitCode> {
     let main = main_file(config);
     let before = std::fs::read(&main).with_context(|| format!("cannot read {}", main.display()))?;
+    let upstream = upstream_file(config);
+    let upstream_before = std::fs::read(&upstream);
+    let upstream_before = upstream_before.with_context(|| format!("cannot read {}", upstream.display()))?;
+    write_upstream(config)?;
     atomic_file::write(&main, mesh_render::nginx_conf(config)?.as_bytes(), 0o644)?;
     let tested = nginx(config, &main).args(["-t", "-q"]).status();
     let tested = tested.with_context(|| format!("cannot run {}", config.balancer.program.display()))?;
     if !tested.success() {
         // Nginx may be started again before anybody has read this.
         atomic_file::write(&main, &before, 0o644)?;
+        atomic_file::write(&upstream, &upstream_before, 0o644)?;
         bail!("Nginx refuses the new nginx.conf, see above; it goes on with the old one");
     }
     let signalled = nginx(config, &main).args(["-s", "reload"]).status()?;
@@ -63,6 +63,28 @@ fn reload(config: &Config) -> anyhow::Result<ExitCode> {
         bail!("Nginx cannot be told to read its configuration again; does it run, and as the same user?");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes who serves, as it follows from this configuration. A plan that is there is mesh-health's, and stays: it tells
+/// who served last.
+fn write_upstream(config: &Config) -> anyhow::Result<()> {
+    let path = upstream_file(config);
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    let plan = mesh_render::plan_of_upstream(&before);
+    let rendered = plan.map(|plan| mesh_render::upstream_conf(config, &plan));
+    let contents = match rendered {
+        Some(Ok(contents)) => contents,
+        // None yet, or one of brokers that are no longer part of the mesh.
+        _ => mesh_render::upstream_conf(config, &mesh_render::first_plan(config))?,
+    };
+    if contents != before {
+        atomic_file::write(&path, contents.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+fn upstream_file(config: &Config) -> PathBuf {
+    config.balancer.dir.join("upstream.conf")
 }
 
 fn main_file(config: &Config) -> PathBuf {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Subcommand;
-use mesh_lab::{Fault, Lab, LabOptions, MAX_BROKERS, Net, Request};
+use mesh_lab::{Fault, Lab, LabOptions, MAX_BROKERS, MAX_BROKERS_WITH_DOORS, Net, Request};
 use mesh_model::BrokerId;
 use mesh_runtime::shutdown;
 
@@ -167,6 +167,7 @@ async fn up(args: &UpArgs) -> anyhow::Result<()> {
         },
         dashboard: true,
         logs: true,
+        websockets: args.brokers <= MAX_BROKERS_WITH_DOORS,
         // Somebody who has closed the terminal does not read this any more; the lab goes on.
         progress: Some(Arc::new(|line| drop(say(line)))),
         ..LabOptions::default()
@@ -198,6 +199,9 @@ fn summary(lab: &Lab, state: &Path) -> String {
     let port = lab.balancer().port();
     let config = lab.config();
     let mut text = format!("\n  clients     {}\n", lab.balancer());
+    if let Some(address) = lab.balancer_websockets() {
+        text += &format!("              ws://{address} (WebSockets)\n");
+    }
     for broker in config.topology.brokers() {
         let here = lab.broker(&broker.id);
         let inside = if here == broker.address {
