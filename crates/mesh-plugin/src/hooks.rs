@@ -139,6 +139,12 @@ impl Plugin {
         &self.contexts
     }
 
+    /// RELOAD.
+    pub(crate) fn reload(&self) -> c_int {
+        self.policy.borrow_mut().reload();
+        abi::SUCCESS
+    }
+
     /// BASIC_AUTH.
     pub(crate) fn basic_auth(&self, login: &BasicAuth<'_>) -> c_int {
         let id = login.client.id().unwrap_or_default();

@@ -675,6 +675,7 @@ impl Policy {
     /// The broker's loop has turned. `subscriptions` tells how many a client has.
     pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
         self.forget_message();
+        self.moves.reloading = false;
         for seq in self.held.give_up(now.up_ms) {
             self.replication.void(seq);
         }

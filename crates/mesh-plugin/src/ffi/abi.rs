@@ -165,6 +165,8 @@ const _: () = {
 /// A function that the broker calls with the event, its data and what was given at registration.
 pub type Callback = unsafe extern "C" fn(c_int, *mut c_void, *mut c_void) -> c_int;
 
+/// `MOSQ_EVT_RELOAD`.
+pub const EVT_RELOAD: c_int = 1;
 /// `MOSQ_EVT_ACL_CHECK`.
 pub const EVT_ACL_CHECK: c_int = 2;
 /// `MOSQ_EVT_BASIC_AUTH`.

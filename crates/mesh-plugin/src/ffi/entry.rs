@@ -16,7 +16,8 @@ struct Loaded {
     plugin: Plugin,
 }
 
-const CALLBACKS: [(c_int, Callback); 5] = [
+const CALLBACKS: [(c_int, Callback); 6] = [
+    (abi::EVT_RELOAD, on_reload),
     (abi::EVT_BASIC_AUTH, on_basic_auth),
     (abi::EVT_ACL_CHECK, on_acl_check),
     (abi::EVT_MESSAGE, on_message),
@@ -177,6 +178,12 @@ unsafe fn pairs(opts: *const Opt, count: c_int) -> Vec<(String, String)> {
     // SAFETY: by the contract of this function.
     let text = |at| String::from_utf8_lossy(unsafe { bytes(at) }.unwrap_or_default()).into_owned();
     opts.iter().map(|opt| (text(opt.key), text(opt.value))).collect()
+}
+
+unsafe extern "C" fn on_reload(_: c_int, _: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: the broker passes what was registered, which lives until cleanup.
+    let loaded = unsafe { &*userdata.cast::<Loaded>() };
+    guard("RELOAD", || loaded.plugin.reload(), || abi::SUCCESS)
 }
 
 unsafe extern "C" fn on_basic_auth(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {

@@ -24,6 +24,8 @@ const MOST_WRITERS: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) presence: Presence,
+    /// The broker reads its configuration again, and asks about every session that it has.
+    pub(super) reloading: bool,
     wills: Wills,
     /// As things stood last, a will is simply published.
     steady: bool,
@@ -67,8 +69,17 @@ pub struct Execution {
 }
 
 impl Policy {
+    /// The broker reads its configuration again. Until the next TICK it asks about every session as if its client had
+    /// come, also about those whose client is away, and maybe at another broker.
+    pub fn reload(&mut self) {
+        self.moves.reloading = true;
+    }
+
     /// An ordinary client has logged in, whatever others will say.
     pub(super) fn client_login(&mut self, client: ClientKey, id: &[u8], now: Now) {
+        if self.moves.reloading {
+            return;
+        }
         let clock = self.replication.clock();
         self.moves.presence.login(client, id, || clock.next(now.wall_ms));
     }
