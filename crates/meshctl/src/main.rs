@@ -3,6 +3,7 @@
 mod ask;
 mod commands;
 mod find;
+mod password_file;
 
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{balancer, bench, check, db, diff, incidents, lab, logs, operate, render, status};
+use commands::{balancer, bench, check, db, diff, incidents, lab, logs, operate, render, status, user};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -42,6 +43,8 @@ enum Command {
     Disable(operate::RetireArgs),
     /// Let a broker serve again
     Enable(operate::EnableArgs),
+    /// Say who may connect: users and their passwords
+    User(user::UserArgs),
     /// Run Nginx as mesh.toml says, as its unit does
     Balancer(balancer::BalancerArgs),
     /// Measure it on this machine, with its peers in the same run
@@ -65,6 +68,7 @@ async fn main() -> ExitCode {
         Command::Drain(args) => operate::drain(args).await,
         Command::Disable(args) => operate::disable(args).await,
         Command::Enable(args) => operate::enable(args).await,
+        Command::User(args) => user::run(args),
         Command::Balancer(args) => balancer::run(&args),
         Command::Bench(args) => bench::run(args).await,
         Command::Check(args) => check::run(&args),

@@ -11,3 +11,4 @@ pub mod logs;
 pub mod operate;
 pub mod render;
 pub mod status;
+pub mod user;
