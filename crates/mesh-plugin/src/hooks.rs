@@ -52,8 +52,11 @@ pub struct Plugin {
     seen_topic: String,
     /// And where it tells of clients.
     presence_topic: String,
-    /// For properties of the message that is being handled; kept to be used again.
+    /// For properties of the message that is being handled, and for its stamp; kept to be used again.
     properties: RefCell<Vec<u8>>,
+    stamp_text: RefCell<String>,
+    /// When TICK has last done its work, in milliseconds since the start.
+    worked_ms: Cell<Option<u64>>,
     retained: Tools,
 }
 
@@ -121,6 +124,8 @@ impl Plugin {
             seen_topic: format!("{SEEN_PREFIX}{}", options.broker_id),
             presence_topic: format!("{PRESENCE_PREFIX}{}", options.broker_id),
             properties: RefCell::default(),
+            stamp_text: RefCell::default(),
+            worked_ms: Cell::default(),
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id), boot)),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
@@ -281,9 +286,10 @@ impl Plugin {
     fn stamp(&self, published: &Published<'_>, message: &mut Message<'_>) -> c_int {
         let now = self.now();
         let stamp = self.policy.borrow_mut().stamp(published, now);
-        let mut text = String::with_capacity(Stamp::LONGEST + 1);
+        let mut text = self.stamp_text.borrow_mut();
+        text.clear();
         stamp.write(&mut text);
-        if let Err(code) = message.append(c"mesh", text) {
+        if let Err(code) = message.append(c"mesh", &mut text) {
             log(Level::Error, &format!("cannot stamp a message: error {code}"));
         }
         let mut properties = self.properties.borrow_mut();
@@ -463,10 +469,25 @@ impl Plugin {
         now_since(self.started)
     }
 
-    /// TICK.
+    /// TICK. Under load the broker's loop turns once for each packet, so what has to be done now and then is done
+    /// once a millisecond, unless something waits for it.
     pub(crate) fn tick(&self) -> c_int {
-        let watch = self.watch();
         let now = self.now();
+        let early = self.worked_ms.replace(Some(now.up_ms)) == Some(now.up_ms);
+        let mut policy = self.policy.borrow_mut();
+        if early && self.unread.borrow().is_empty() && !policy.is_waiting() {
+            policy.turn();
+            policy.route_salvaged();
+        } else {
+            drop(policy);
+            self.work(now);
+        }
+        abi::SUCCESS
+    }
+
+    /// Does what has to be done now and then.
+    fn work(&self, now: Now) {
+        let watch = self.watch();
         self.take_replies(now);
         let mut policy = self.policy.borrow_mut();
         policy.tick(now, |client| self.contexts.sub_count(client));
@@ -492,7 +513,6 @@ impl Plugin {
         // Last, since a kick asks and disconnects.
         self.policy.borrow_mut().route_salvaged();
         self.stop(watch);
-        abi::SUCCESS
     }
 
     fn publish_counters(&self) {

@@ -516,7 +516,8 @@ impl Policy {
             self.client_published(message.id, message.name);
         }
         let reserved = message.name.first() == Some(&b'$');
-        let stamped = (message.qos > 0 || message.retain) && !reserved && self.bypass.is_none();
+        let wanted = self.options.stamps && (message.qos > 0 || message.retain);
+        let stamped = wanted && !reserved && self.bypass.is_none();
         if stamped { Handling::Stamp } else { Handling::Pass }
     }
 
@@ -672,10 +673,26 @@ impl Policy {
         self.replication.take_notice()
     }
 
-    /// The broker's loop has turned. `subscriptions` tells how many a client has.
-    pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
+    /// The broker's loop has turned.
+    pub fn turn(&mut self) {
         self.forget_message();
         self.moves.reloading = false;
+    }
+
+    /// Whether something waits for [`Self::tick`] and what follows it: the loop may stand still for a while after this
+    /// turn.
+    pub fn is_waiting(&self) -> bool {
+        let replication = &self.replication;
+        !self.to_store.is_empty()
+            || !self.moves.newcomers.is_empty()
+            || self.moves.presence.is_waiting()
+            || self.retained.is_busy()
+            || (0..self.peers.len()).any(|peer| replication.is_up(peer) && !replication.is_live(peer))
+    }
+
+    /// The broker's loop has turned, and some time has passed. `subscriptions` tells how many a client has.
+    pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
+        self.turn();
         for seq in self.held.give_up(now.up_ms) {
             self.replication.void(seq);
         }

@@ -88,6 +88,11 @@ impl Presence {
         !self.elsewhere.is_empty()
     }
 
+    /// Whether there is something to tell peers, or a session to be ended.
+    pub fn is_waiting(&self) -> bool {
+        !self.arriving.is_empty() || !self.outdated.is_empty()
+    }
+
     /// The broker's loop has turned. Returns what peers are to be told: each a message.
     pub fn turn(&mut self) -> Vec<Vec<u8>> {
         if self.arriving.is_empty() {

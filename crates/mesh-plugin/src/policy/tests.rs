@@ -46,6 +46,7 @@ fn options(auth: Ordinary, acl: Ordinary) -> Options {
         address: "192.0.2.1:1883".parse().unwrap(),
         data_dir: "/nowhere".into(),
         tombstone_ttl_s: 3600,
+        stamps: true,
     }
 }
 
