@@ -60,9 +60,10 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Reads the options. If that fails it logs every problem and there is no plugin. `reads_ahead` tells whether
-    /// the broker takes more from a socket than the packet that it handles.
-    pub fn start(lines: &[(String, String)], reads_ahead: bool) -> Option<Self> {
+    /// Reads the options. If that fails it logs every problem and there is no plugin. `newer` tells whether the broker
+    /// is Mosquitto 2.1 or later, which takes more from a socket than the packet that it handles, unless it is told
+    /// not to.
+    pub fn start(lines: &[(String, String)], newer: bool) -> Option<Self> {
         let mut problems = startup::problems().unwrap_or_else(|why| {
             log(
                 Level::Warning,
@@ -91,12 +92,13 @@ impl Plugin {
             Level::Notice,
             &format!("{version}, broker {}, peers {peers}", options.broker_id),
         );
+        let reads_ahead = newer && startup::reads_ahead().unwrap_or(true);
         let salvages = cfg!(target_os = "linux") && !reads_ahead;
         if !salvages {
             log(
                 Level::Notice,
-                "when a peer dies, what this broker has not yet read of it is lost: only Mosquitto 2.0 on Linux \
-                 leaves that to be read",
+                "when a peer dies, what this broker has not yet read of it is lost: this is not Linux, or Mosquitto \
+                 2.1 without `packet_buffer_size 1`",
             );
         }
         let started = Instant::now();
