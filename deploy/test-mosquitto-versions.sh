@@ -17,20 +17,16 @@ while [ "${1-}" = --suite ]; do
 done
 [ ${#suites[@]} -gt 0 ] || suites=(trixie forky)
 
-# Everything that goes through the plugin inside a real broker. The random histories do not hold on 2.1 yet: it routes
-# what the plugin publishes after the next messages instead of before them (README, Limits). The tests of links that
-# break look for what 2.0 logs, and are left out there too.
+# Everything that goes through the plugin inside a real broker.
 suite_tests() {
-  local suite=$1
-  shift
   if cargo nextest --version >/dev/null 2>&1; then
-    local names='plugin_.*|exactly_once|storm|bounds|salvage|failover|retained'
-    [ "$suite" = forky ] || names="$names|replication|history.*"
+    local names='plugin_.*|exactly_once|storm|bounds|salvage|failover|retained.*|wills|replication|history.*'
     cargo nextest run --locked --no-fail-fast -E "package(mesh-lab) & binary(/^($names)$/)" "$@"
   else
     local tests=()
-    for name in 'plugin_*' exactly_once storm bounds salvage failover retained; do tests+=(--test "$name"); done
-    [ "$suite" = forky ] || tests+=(--test replication --test 'history*')
+    for name in 'plugin_*' exactly_once storm bounds salvage failover 'retained*' wills replication 'history*'; do
+      tests+=(--test "$name")
+    done
     cargo test --locked --no-fail-fast -p mesh-lab "${tests[@]}" -- "$@"
   fi
 }
@@ -49,7 +45,6 @@ for suite in "${suites[@]}"; do
   # It ends with an error, since it is asked for nothing but its version.
   said=$("$folder/mosquitto" -h 2>/dev/null) || true
   say "the plugin's tests on ${said%%$'\n'*} of $suite"
-  [ "$suite" != forky ] || say "but not the random histories, which do not hold there yet (README, Limits), nor links that break"
-  MESH_MOSQUITTO=$folder/mosquitto suite_tests "$suite" "$@" || failed+=("$suite")
+  MESH_MOSQUITTO=$folder/mosquitto suite_tests "$@" || failed+=("$suite")
 done
 [ ${#failed[@]} -eq 0 ] || fail "the plugin fails on the Mosquitto of ${failed[*]}, see above"

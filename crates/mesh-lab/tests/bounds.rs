@@ -27,6 +27,7 @@ async fn while_it_hangs(lab: &Lab, messages: u32) -> Received {
     let mut publisher = Publisher::connect(at(lab, 1), "publishing").await.unwrap();
     lab.hang("broker2").await.unwrap();
     let load = Publication {
+        retain: false,
         topic: "load".to_owned(),
         qos: QoS::AtLeastOnce,
         payload: 64,

@@ -227,6 +227,7 @@ async fn nothing_acknowledged_is_missing_when_its_broker_is_killed_under_load() 
             .await
             .unwrap();
         let load = Publication {
+            retain: false,
             topic: "load".to_owned(),
             qos: QoS::AtLeastOnce,
             payload: 64,

@@ -21,6 +21,7 @@ const LONG: Duration = Duration::from_secs(45);
 
 fn load(messages: u32, pace: Pace) -> Publication {
     Publication {
+        retain: false,
         topic: "load".to_owned(),
         qos: QoS::AtLeastOnce,
         payload: 64,

@@ -45,6 +45,8 @@ async fn a_hung_broker_that_resumes_does_not_declare_offline_who_has_moved() {
         let before = mortal(&lab, 1, version).await;
         let inboxes = listen(&lab, &Who::anonymous(), "status").await;
         lab.hang("broker1").await.unwrap();
+        // Longer than a turn of its loop may take.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let _after = mortal(&lab, 2, version).await;
         let mut client = Client::open(at(&lab, 2), &Who::anonymous()).await;
         client.publish("status", 1, true, "online").await;

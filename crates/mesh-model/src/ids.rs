@@ -1,7 +1,9 @@
 //! The name of a broker.
 
-use std::fmt;
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::{fmt, str};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +12,19 @@ use serde::{Deserialize, Serialize};
 /// The alphabet is small on purpose. An id stands in MQTT topics and client ids, file names, systemd unit names
 /// and host names without ever being quoted, and it contains no `.`, which separates the parts of a client id
 /// (see [`crate::names`]).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// It is kept in place and not on the heap: every message of the mesh carries one, and is compared by it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^[a-z][a-z0-9-]{0,31}$"))]
-pub struct BrokerId(String);
+pub struct BrokerId {
+    length: u8,
+    /// Zero behind the length, so that equal ids are equal bytes.
+    bytes: [u8; LONGEST],
+}
+
+/// So many characters has an id at most.
+const LONGEST: usize = 32;
 
 /// Why a text is not a [`BrokerId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +34,32 @@ pub struct InvalidBrokerId(pub String);
 impl BrokerId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        // Only the alphabet above is ever stored, so it is text.
+        str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for BrokerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BrokerId").field(&self.as_str()).finish()
+    }
+}
+
+impl PartialOrd for BrokerId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for BrokerId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for BrokerId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -31,15 +67,19 @@ impl FromStr for BrokerId {
     type Err = InvalidBrokerId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let valid = (1..=32).contains(&text.len())
+        let allowed = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-';
+        let valid = (1..=LONGEST).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.chars().all(allowed);
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidBrokerId(text.to_owned()))
+            && text.as_bytes().iter().all(allowed);
+        if !valid {
+            return Err(InvalidBrokerId(text.to_owned()));
         }
+        let mut bytes = [0; LONGEST];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Self {
+            length: text.len() as u8,
+            bytes,
+        })
     }
 }
 
@@ -53,13 +93,13 @@ impl TryFrom<String> for BrokerId {
 
 impl From<BrokerId> for String {
     fn from(id: BrokerId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 
 impl fmt::Display for BrokerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 

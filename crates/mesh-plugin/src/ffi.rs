@@ -184,10 +184,11 @@ impl<'a> Message<'a> {
         unsafe { properties::read((*self.event).properties) }
     }
 
-    /// Appends a user property; `value` contains no zero. Nothing else may be done to the list: who frees one that is
-    /// replaced differs between versions of Mosquitto.
-    pub fn append(&mut self, name: &CStr, value: String) -> Result<(), c_int> {
-        let value = CString::new(value).map_err(|_| abi::ERR_INVAL)?;
+    /// Appends a user property; `value` contains no zero, and one is put behind it. Nothing else may be done to the
+    /// list: who frees one that is replaced differs between versions of Mosquitto.
+    pub fn append(&mut self, name: &CStr, value: &mut String) -> Result<(), c_int> {
+        value.push('\0');
+        let value = CStr::from_bytes_with_nul(value.as_bytes()).map_err(|_| abi::ERR_INVAL)?;
         // SAFETY: the list is the event's; the broker copies both texts and puts the property at the end.
         let code = unsafe {
             abi::mosquitto_property_add_string_pair(

@@ -16,7 +16,8 @@ use crate::ffi::{self, Access, AclCheck, BasicAuth, Client, Contexts, Level, Mes
 use crate::message::{Property, Publish, encode};
 use crate::options::{Options, Peer};
 use crate::policy::{
-    self, Admission, Arrival, Bypass, Fate, Handling, Internal, Login, Policy, Published, Shown, Verdict,
+    self, Admission, Arrival, Bypass, Fate, Handling, Internal, Login, Policy, Published, Purpose, Shown,
+    Verdict,
 };
 use crate::replication::{Content, Now};
 use crate::retained::journal::Record;
@@ -39,8 +40,6 @@ pub struct Plugin {
     sockets: RefCell<Vec<Option<Socket>>>,
     /// Whether what a broken link leaves unread can be read.
     salvages: bool,
-    /// What links of these peers have left unread when they broke, until the next TICK.
-    unread: RefCell<Vec<(usize, Vec<u8>)>>,
     /// Unwanted links are being thrown out.
     kicking: Cell<bool>,
     /// One of them was connected.
@@ -52,15 +51,19 @@ pub struct Plugin {
     seen_topic: String,
     /// And where it tells of clients.
     presence_topic: String,
-    /// For properties of the message that is being handled; kept to be used again.
+    /// For properties of the message that is being handled, and for its stamp; kept to be used again.
     properties: RefCell<Vec<u8>>,
+    stamp_text: RefCell<String>,
+    /// When TICK has last done its work, in milliseconds since the start.
+    worked_ms: Cell<Option<u64>>,
     retained: Tools,
 }
 
 impl Plugin {
-    /// Reads the options. If that fails it logs every problem and there is no plugin. `reads_ahead` tells whether
-    /// the broker takes more from a socket than the packet that it handles.
-    pub fn start(lines: &[(String, String)], reads_ahead: bool) -> Option<Self> {
+    /// Reads the options. If that fails it logs every problem and there is no plugin. `newer` tells whether the broker
+    /// is Mosquitto 2.1 or later, which takes more from a socket than the packet that it handles, unless it is told
+    /// not to.
+    pub fn start(lines: &[(String, String)], newer: bool) -> Option<Self> {
         let mut problems = startup::problems().unwrap_or_else(|why| {
             log(
                 Level::Warning,
@@ -89,12 +92,13 @@ impl Plugin {
             Level::Notice,
             &format!("{version}, broker {}, peers {peers}", options.broker_id),
         );
+        let reads_ahead = newer && startup::reads_ahead().unwrap_or(true);
         let salvages = cfg!(target_os = "linux") && !reads_ahead;
         if !salvages {
             log(
                 Level::Notice,
-                "when a peer dies, what this broker has not yet read of it is lost: only Mosquitto 2.0 on Linux \
-                 leaves that to be read",
+                "when a peer dies, what this broker has not yet read of it is lost: this is not Linux, or Mosquitto \
+                 2.1 without `packet_buffer_size 1`",
             );
         }
         let started = Instant::now();
@@ -121,10 +125,11 @@ impl Plugin {
             seen_topic: format!("{SEEN_PREFIX}{}", options.broker_id),
             presence_topic: format!("{PRESENCE_PREFIX}{}", options.broker_id),
             properties: RefCell::default(),
+            stamp_text: RefCell::default(),
+            worked_ms: Cell::default(),
             board: RefCell::new(Board::new(options.peers.iter().map(|peer| &peer.id), boot)),
             sockets: RefCell::new(vec![None; options.peers.len()]),
             salvages,
-            unread: RefCell::default(),
             policy: RefCell::new(policy),
             options,
             contexts: Contexts::default(),
@@ -183,17 +188,13 @@ impl Plugin {
         let verdict = match check.access {
             Access::Read => {
                 policy.delivers(client, || check.topic().starts_with(b"$SYS"));
-                let shown = || Shown {
-                    topic: check.topic(),
-                    length: check.length,
-                    qos: check.qos,
-                    retain: check.retain,
-                };
                 if check.qos == 2 {
-                    policy.released(check.topic_key, &shown());
-                }
-                if policy.watches_routing() {
-                    policy.routed(&shown());
+                    let shown = Shown {
+                        topic: check.topic(),
+                        length: check.length,
+                        retain: check.retain,
+                    };
+                    policy.released(check.topic_key, &shown);
                 }
                 if policy.awaits_will() {
                     let (topic, now) = (check.topic_key, self.now());
@@ -257,6 +258,7 @@ impl Plugin {
             network: client.is_network(),
             topic: message.topic_key,
             name: message.topic(),
+            length: message.payload().len(),
             qos: message.qos,
             retain: message.retain,
         };
@@ -281,9 +283,10 @@ impl Plugin {
     fn stamp(&self, published: &Published<'_>, message: &mut Message<'_>) -> c_int {
         let now = self.now();
         let stamp = self.policy.borrow_mut().stamp(published, now);
-        let mut text = String::with_capacity(Stamp::LONGEST + 1);
+        let mut text = self.stamp_text.borrow_mut();
+        text.clear();
         stamp.write(&mut text);
-        if let Err(code) = message.append(c"mesh", text) {
+        if let Err(code) = message.append(c"mesh", &mut text) {
             log(Level::Error, &format!("cannot stamp a message: error {code}"));
         }
         let mut properties = self.properties.borrow_mut();
@@ -384,78 +387,34 @@ impl Plugin {
     /// Takes what the link from a peer has left unread out of its socket, which is closed when this returns.
     fn take_unread(&self, peer: usize) {
         if let Some(socket) = self.sockets.borrow_mut()[peer].take() {
-            let bytes = socket.drain(salvage::MOST);
-            self.unread.borrow_mut().push((peer, bytes));
+            self.salvage(peer, &socket.drain(salvage::MOST));
         }
     }
 
-    /// Publishes what broken links have left unread. That is routed right after TICK; published any earlier, it could
-    /// come to be stored over a later value of its topic that arrives in between.
-    fn salvage_unread(&self) {
-        for (peer, bytes) in self.unread.take() {
-            self.salvage(peer, &bytes);
-        }
-    }
-
+    /// Has published what a broken link has left unread, but for what plugins say to each other.
     fn salvage(&self, peer: usize, bytes: &[u8]) {
-        let mut messages = salvage::parse(bytes);
-        messages.retain_mut(|message| self.is_new(peer, message));
-        if messages.is_empty() {
-            return;
-        }
-        let shown = messages.iter().map(|message| Shown {
-            topic: message.topic.as_bytes(),
-            length: message.payload.len(),
-            qos: message.qos,
-            retain: message.retain,
-        });
-        // First, so that nothing can be routed that is not known.
-        self.policy.borrow_mut().salvage(peer, shown);
-        let refused = messages.iter().filter_map(|message| ffi::publish(message).err());
-        let refused: Vec<c_int> = refused.collect();
-        let peer = &self.options.peers[peer].id;
-        let count = messages.len() - refused.len();
-        log(
-            Level::Notice,
-            &format!("the link from {peer} broke; salvaged {count} messages of {peer}"),
-        );
-        if let Some(code) = refused.first() {
-            let count = refused.len();
-            log(
-                Level::Error,
-                &format!("lost {count} more: the broker does not publish them, error {code}"),
-            );
-        }
-    }
-
-    /// Whether a salvaged message is to be published, as it then stands.
-    fn is_new(&self, peer: usize, message: &mut Publish<'_>) -> bool {
         let now = self.now();
-        if let Some(topic) = policy::parse_internal(message.topic.as_bytes()) {
-            self.told(Some(peer), &topic, message.payload, now);
-            return false;
-        }
-        let mut properties = Vec::new();
-        let mut stamp = None;
-        for property in &message.properties {
-            // What is left of its time to live is not kept, as it is not when a message arrives.
-            if !matches!(property, Property::MessageExpiry(_)) {
-                encode(*property, &mut properties);
+        let mut count = 0;
+        for message in salvage::parse(bytes) {
+            if let Some(topic) = policy::parse_internal(message.topic.as_bytes()) {
+                self.told(Some(peer), &topic, message.payload, now);
+            } else {
+                let message = Publish {
+                    qos: message.qos.min(1),
+                    ..message
+                };
+                self.policy
+                    .borrow_mut()
+                    .publish_own(&message, Purpose::Salvaged(peer));
+                count += 1;
             }
-            stamp = stamp_in(*property).or(stamp);
         }
-        let content = Content {
-            topic: message.topic.as_bytes(),
-            payload: message.payload,
-            properties: &properties,
-        };
-        let stamp = stamp.and_then(Stamp::parse);
-        match self.policy.borrow_mut().arrive(Some(peer), stamp, &content, now) {
-            Arrival::New(retain) => {
-                message.retain = retain.unwrap_or(message.retain);
-                true
-            }
-            Arrival::Duplicate | Arrival::Stale => false,
+        if count > 0 {
+            let peer = &self.options.peers[peer].id;
+            log(
+                Level::Notice,
+                &format!("the link from {peer} broke; salvaged {count} messages of {peer}"),
+            );
         }
     }
 
@@ -463,25 +422,39 @@ impl Plugin {
         now_since(self.started)
     }
 
-    /// TICK.
+    /// TICK. Under load the broker's loop turns once for each packet, so what has to be done now and then is done
+    /// once a millisecond, unless something waits for it.
     pub(crate) fn tick(&self) -> c_int {
-        let watch = self.watch();
         let now = self.now();
+        let early = self.worked_ms.replace(Some(now.up_ms)) == Some(now.up_ms);
+        let mut policy = self.policy.borrow_mut();
+        if early && !policy.is_waiting() {
+            policy.turn();
+        } else {
+            drop(policy);
+            self.work(now);
+        }
+        abi::SUCCESS
+    }
+
+    /// Does what has to be done now and then.
+    fn work(&self, now: Now) {
+        let watch = self.watch();
         self.take_replies(now);
         let mut policy = self.policy.borrow_mut();
         policy.tick(now, |client| self.contexts.sub_count(client));
         let alarm = policy.take_alarm();
         drop(policy);
         tell(alarm);
-        self.salvage_unread();
         self.announce_clients();
         if self.report(now) {
             self.tell_notices();
         }
         self.execute_wills(now);
-        self.store_anew();
+        self.policy.borrow_mut().store_anew();
         self.send_kept();
         self.act();
+        self.publish_own(now);
         self.write_down(now);
         self.end_outdated();
         self.kick_unwanted();
@@ -489,10 +462,7 @@ impl Plugin {
             self.publish_counters();
             self.publish_retained_status();
         }
-        // Last, since a kick asks and disconnects.
-        self.policy.borrow_mut().route_salvaged();
         self.stop(watch);
-        abi::SUCCESS
     }
 
     fn publish_counters(&self) {

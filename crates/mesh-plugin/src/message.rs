@@ -17,6 +17,43 @@ pub struct Publish<'a> {
     pub properties: Vec<Property<'a>>,
 }
 
+impl Publish<'_> {
+    /// The packet that brings it. `id` is not 0.
+    pub fn packet(&self, id: u16) -> Vec<u8> {
+        let mut properties = Vec::new();
+        for property in &self.properties {
+            encode(*property, &mut properties);
+        }
+        let mut body = Vec::with_capacity(self.topic.len() + properties.len() + self.payload.len() + 8);
+        // A topic came out of a packet, where it has no more than 65,535 bytes.
+        body.extend((self.topic.len() as u16).to_be_bytes());
+        body.extend(self.topic.bytes());
+        if self.qos > 0 {
+            body.extend(id.to_be_bytes());
+        }
+        encode_length(properties.len(), &mut body);
+        body.extend(properties);
+        body.extend(self.payload);
+        let mut packet = Vec::with_capacity(body.len() + 5);
+        packet.push(0x30 | self.qos << 1 | u8::from(self.retain));
+        encode_length(body.len(), &mut packet);
+        packet.extend(body);
+        packet
+    }
+}
+
+/// Appends a length as a variable byte integer.
+pub(crate) fn encode_length(mut length: usize, bytes: &mut Vec<u8>) {
+    loop {
+        let byte = (length & 0x7f) as u8;
+        length >>= 7;
+        bytes.push(if length > 0 { byte | 0x80 } else { byte });
+        if length == 0 {
+            return;
+        }
+    }
+}
+
 /// A property that travels with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Property<'a> {

@@ -54,6 +54,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// How long deletions are remembered, in seconds.
     pub tombstone_ttl_s: u32,
+    /// Whether messages get a stamp. Without, there are no loops and that is all: it shows what the rest costs.
+    pub stamps: bool,
 }
 
 impl Options {
@@ -94,6 +96,7 @@ impl Options {
             .and_then(|text| lines.address("address", text));
         let data_dir = lines.value("data_dir").map(PathBuf::from);
         let tombstone_ttl_s = lines.number("tombstone_ttl_s");
+        let stamps = lines.switch("stamps", true);
         match (
             broker_id,
             peers,
@@ -105,6 +108,7 @@ impl Options {
             address,
             data_dir,
             tombstone_ttl_s,
+            stamps,
         ) {
             (
                 Some(broker_id),
@@ -117,6 +121,7 @@ impl Options {
                 Some(address),
                 Some(data_dir),
                 Some(tombstone_ttl_s),
+                Some(stamps),
             ) if lines.problems.is_empty() => Ok(Self {
                 broker_id,
                 peers,
@@ -129,13 +134,14 @@ impl Options {
                 data_dir,
                 // A hundred years are for ever.
                 tombstone_ttl_s: u32::try_from(tombstone_ttl_s).unwrap_or(u32::MAX),
+                stamps,
             }),
             _ => Err(lines.problems),
         }
     }
 }
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "broker_id",
     "peers",
     "link_password",
@@ -147,6 +153,7 @@ const NAMES: [&str; 11] = [
     "address",
     "data_dir",
     "tombstone_ttl_s",
+    "stamps",
 ];
 
 /// The lines and what is wrong with them so far.
@@ -223,6 +230,20 @@ impl<'a> Lines<'a> {
         }
     }
 
+    fn switch(&mut self, name: &str, default: bool) -> Option<bool> {
+        match self.given(name) {
+            None => Some(default),
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(text) => {
+                self.problem(format!(
+                    "option {name} is {text:?}, which is neither true nor false"
+                ));
+                None
+            }
+        }
+    }
+
     fn address(&mut self, name: &str, text: &str) -> Option<SocketAddr> {
         let address = text.parse().ok();
         if address.is_none() {
@@ -278,7 +299,7 @@ impl<'a> Lines<'a> {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 11] = [
+    const GOOD: [(&str, &str); 12] = [
         ("broker_id", "broker1"),
         ("peers", "broker2=192.0.2.2:1883, broker3=[2001:db8::3]:1884"),
         ("link_password", "0123456789abcdef"),
@@ -290,6 +311,7 @@ mod tests {
         ("address", "192.0.2.1:1883"),
         ("data_dir", "/var/lib/mosquitto/"),
         ("tombstone_ttl_s", "604800"),
+        ("stamps", "false"),
     ];
 
     fn parse(lines: &[(&str, &str)]) -> Result<Options, Vec<String>> {
@@ -324,6 +346,7 @@ mod tests {
             ]
         );
         assert_eq!((options.auth, options.acl), (Ordinary::Allow, Ordinary::Defer));
+        assert!(!options.stamps && without("stamps").ok().unwrap().stamps);
         assert_eq!((options.replay.count, options.replay.bytes), (100_000, 64 << 20));
     }
 
@@ -344,8 +367,8 @@ mod tests {
     }
 
     #[test]
-    fn every_option_but_peers_is_required() {
-        for name in NAMES.iter().filter(|name| **name != "peers") {
+    fn every_option_but_peers_and_stamps_is_required() {
+        for name in NAMES.iter().filter(|name| !["peers", "stamps"].contains(name)) {
             assert_eq!(
                 without(name).err().unwrap(),
                 [format!("option {name} is missing")]
@@ -393,6 +416,7 @@ mod tests {
             ("replay_bytes", "64 MiB"),
             ("address", "localhost:1883"),
             ("tombstone_ttl_s", "7d"),
+            ("stamps", "no"),
         ] {
             assert_eq!(
                 with(name, value).len(),

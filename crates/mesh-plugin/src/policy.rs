@@ -11,8 +11,7 @@
 //! READ checks for what the broker says by itself (`$SYS`, its log) come at any time, but always at QoS 2 and
 //! from topics of their own.
 //!
-//! What is salvaged from a broken link is published by this plugin and raises no MESSAGE either; how it is known
-//! stands in the module `salvaged`.
+//! What this plugin publishes itself comes in like anything else; see the module `own`.
 //!
 //! **How a bypass is known.** The broker asks about each publish of a network client right before it tells of
 //! the message. A message without that question, or a link with a subscription that nobody asked about, means
@@ -38,7 +37,7 @@ use crate::stamp::{Hlc, Stamp};
 
 mod held;
 mod internal;
-mod salvaged;
+mod own;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -47,12 +46,14 @@ mod wills;
 
 use held::{Held, HeldMessages};
 pub use internal::{Internal, parse as parse_internal};
-use salvaged::Salvaged;
-pub use salvaged::Shown;
+use own::OwnMessages;
+pub use own::Purpose;
 use sessions::{Part, Sessions};
-pub use vocabulary::{Admission, Arrival, Bypass, ClientKey, Handling, Login, Published, TopicKey, Verdict};
+pub use vocabulary::{
+    Admission, Arrival, Bypass, ClientKey, Handling, Login, Published, Shown, TopicKey, Verdict,
+};
+pub use wills::Fate;
 use wills::Moves;
-pub use wills::{Execution, Fate, Last};
 
 /// The topic filter with which links fetch all but what is below `$mesh/`.
 const ALL: &[u8] = b"#";
@@ -69,8 +70,6 @@ enum Routing {
     Remote,
     /// Over a link, at QoS 2: the one whose topic is stored there.
     Released(TopicKey),
-    /// Over a link that broke, and published here by ourselves.
-    Salvaged,
     /// Published here by ourselves, only to be stored.
     Hidden,
 }
@@ -124,8 +123,8 @@ pub struct Policy {
     arriving: Option<ClientKey>,
     /// A peer whose bridge has just brought its first message in; until told.
     opened: Option<usize>,
-    /// What we publish ourselves in place of a link that broke.
-    salvaged: Salvaged,
+    /// What we publish ourselves.
+    own: OwnMessages,
     /// Whom the last check was about, if it was whether that client may publish.
     writer: Option<ClientKey>,
     bypass: Option<Bypass>,
@@ -180,7 +179,7 @@ impl Policy {
             replaying: None,
             arriving: None,
             opened: None,
-            salvaged: Salvaged::default(),
+            own: OwnMessages::default(),
             writer: None,
             bypass: None,
             alarm: None,
@@ -290,42 +289,6 @@ impl Policy {
         arriving.then_some(peer)
     }
 
-    /// These messages came over the link from a peer, and will be published here in this order.
-    pub fn salvage<'a>(&mut self, peer: usize, messages: impl ExactSizeIterator<Item = Shown<'a>>) {
-        self.peers[peer].counts.salvaged += messages.len() as u64;
-        self.salvaged.publish(messages, false);
-    }
-
-    /// A message without a payload will be published, so that nothing is stored at its topic. No link gets it, and
-    /// subscribers here only if it is to be `shown`.
-    pub fn remove(&mut self, message: Shown<'_>, shown: bool) {
-        self.salvaged.publish(std::iter::once(message), !shown);
-    }
-
-    /// Messages that are to be published only to be stored, unless something newer is. Each is to be told by
-    /// [`Self::hide`] first.
-    pub fn take_to_store(&mut self) -> Vec<Entry> {
-        let mut entries = std::mem::take(&mut self.to_store);
-        entries.retain(|entry| self.retained.is_newest(entry.content().topic, &entry.stamp));
-        entries
-    }
-
-    /// A message will be published only to be stored.
-    pub fn hide(&mut self, message: Shown<'_>) {
-        self.salvaged.publish(std::iter::once(message), true);
-    }
-
-    /// The broker routes what plugins have published when this callback has returned.
-    pub fn route_salvaged(&mut self) {
-        self.forget_message();
-        self.salvaged.route();
-    }
-
-    /// Whether [`Self::routed`] must be told of a message before [`Self::read`] is asked.
-    pub fn watches_routing(&self) -> bool {
-        self.salvaged.is_due()
-    }
-
     /// A message of QoS 2 is being routed, or was stored. If it is one that entered here, it was just released.
     pub fn released(&mut self, topic: TopicKey, shown: &Shown<'_>) {
         if self.replaying.is_some() || self.held.is_empty() {
@@ -355,19 +318,6 @@ impl Policy {
             }
         }
         self.replication.release(entry, late);
-    }
-
-    /// A message that looks like this is being routed, or was stored.
-    pub fn routed(&mut self, shown: &Shown<'_>) {
-        let open = matches!(self.routing, Routing::Local | Routing::Salvaged | Routing::Hidden);
-        if self.replaying.is_some() || !open {
-            return;
-        }
-        self.routing = match self.salvaged.find(shown) {
-            Some(true) => Routing::Hidden,
-            Some(false) => Routing::Salvaged,
-            None => Routing::Local,
-        };
     }
 
     /// The broker asks whether `client` may receive a message. If it is not the one that has just subscribed, then
@@ -412,7 +362,7 @@ impl Policy {
             Routing::Local => false,
             Routing::Remote => qos < 2,
             Routing::Released(released) => released == topic,
-            Routing::Salvaged | Routing::Hidden => true,
+            Routing::Hidden => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {
@@ -445,6 +395,7 @@ impl Policy {
         }
         let reserved = topic.starts_with(TOPIC_PREFIX.as_bytes());
         match self.sessions.part(client, user) {
+            Some(Part::Reader) if network => Verdict::Accept,
             Some(Part::Health) if reserved && internal::parse(topic).is_none() => Verdict::Accept,
             Some(_) => Verdict::Refuse,
             None if reserved => Verdict::Refuse,
@@ -512,11 +463,19 @@ impl Policy {
                 self.leave_mesh(Bypass::Publish);
             }
         }
+        if asked && self.sessions.is(message.client, Part::Reader) {
+            return self.message_of_own(message);
+        }
         if asked {
             self.client_published(message.id, message.name);
         }
+        self.handling_of_local(message)
+    }
+
+    fn handling_of_local(&self, message: &Published<'_>) -> Handling {
         let reserved = message.name.first() == Some(&b'$');
-        let stamped = (message.qos > 0 || message.retain) && !reserved && self.bypass.is_none();
+        let wanted = self.options.stamps && (message.qos > 0 || message.retain);
+        let stamped = wanted && !reserved && self.bypass.is_none();
         if stamped { Handling::Stamp } else { Handling::Pass }
     }
 
@@ -672,15 +631,43 @@ impl Policy {
         self.replication.take_notice()
     }
 
-    /// The broker's loop has turned. `subscriptions` tells how many a client has.
-    pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
+    /// The broker's loop has turned.
+    pub fn turn(&mut self) {
         self.forget_message();
         self.moves.reloading = false;
+    }
+
+    /// What the broker has stored with another stamp than it has elsewhere is to be stored anew, unless something newer
+    /// is known. Else it would come back as a newer value after the next start.
+    pub fn store_anew(&mut self) {
+        for entry in std::mem::take(&mut self.to_store) {
+            if let Some(message) = entry.publish() {
+                self.publish_own(&message, Purpose::Store(entry.stamp.clone()));
+            }
+        }
+    }
+
+    /// Whether something waits for [`Self::tick`] and what follows it: the loop may stand still for a while after this
+    /// turn.
+    pub fn is_waiting(&self) -> bool {
+        let replication = &self.replication;
+        !self.to_store.is_empty()
+            || !self.own.is_idle()
+            || !self.moves.newcomers.is_empty()
+            || self.moves.presence.is_waiting()
+            || self.retained.is_busy()
+            || (0..self.peers.len()).any(|peer| replication.is_up(peer) && !replication.is_live(peer))
+    }
+
+    /// The broker's loop has turned, and some time has passed. `subscriptions` tells how many a client has.
+    pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
+        self.turn();
         for seq in self.held.give_up(now.up_ms) {
             self.replication.void(seq);
         }
         self.replication.tick(now);
         let contacts: Vec<_> = (0..self.peers.len()).map(|peer| self.contact(peer)).collect();
+        self.retained.set_storing(!self.own.is_idle());
         self.retained.tick(now.into(), &contacts);
         if self.bypass.is_none() && self.sessions.any_unasked(subscriptions) {
             self.leave_mesh(Bypass::Subscribe);
@@ -730,7 +717,6 @@ impl Policy {
         self.moves.writer = None;
         self.arriving = None;
         self.released = None;
-        self.salvaged.clear_due();
         self.replication.forget_current();
     }
 }

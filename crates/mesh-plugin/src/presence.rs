@@ -91,6 +91,11 @@ impl Presence {
         !self.elsewhere.is_empty()
     }
 
+    /// Whether there is something to tell peers, or a session to be ended.
+    pub fn is_waiting(&self) -> bool {
+        !self.arriving.is_empty() || !self.outdated.is_empty()
+    }
+
     /// The broker's loop has turned. Returns what peers are to be told: each a message.
     pub fn turn(&mut self) -> Vec<Vec<u8>> {
         if self.arriving.is_empty() {
@@ -119,7 +124,8 @@ impl Presence {
         for (since, id) in sessions(message).filter(|(since, _)| is_believed(*since)) {
             if let Some(client) = self.by_id.get(id) {
                 let here = &self.connected[client];
-                if here.since > since {
+                // In one millisecond a client may have come here from there.
+                if here.since.ms() >= since.ms() {
                     continue;
                 }
                 self.outdated.insert(here.id.clone());
@@ -201,20 +207,20 @@ mod tests {
     #[test]
     fn an_older_session_of_a_client_that_has_moved_is_ended_once() {
         let (mut left, mut joined) = (Presence::default(), Presence::default());
-        left.login(ONE, b"alice", || Hlc(10));
+        left.login(ONE, b"alice", || Hlc::at_ms(10));
         left.turn();
-        joined.login(ONE, b"alice", || Hlc(20));
+        joined.login(ONE, b"alice", || Hlc::at_ms(20));
         let told = joined.turn();
         assert_eq!(told.len(), 1);
         assert!(joined.turn().is_empty(), "it is told once");
         tell(&mut left, &told);
         assert_eq!(outdated(&mut left), [b"alice"]);
         assert!(outdated(&mut left).is_empty());
-        assert!(left.has_moved(b"alice", Hlc(10)) && !left.has_moved(b"alice", Hlc(21)));
-        assert!(!left.has_moved(b"bob", Hlc(0)));
+        assert!(left.has_moved(b"alice", Hlc::at_ms(10)) && !left.has_moved(b"alice", Hlc::at_ms(21)));
+        assert!(!left.has_moved(b"bob", Hlc::at_ms(0)));
         // Back again.
-        left.login(TWO, b"alice", || Hlc(30));
-        assert!(!left.has_moved(b"alice", Hlc(0)));
+        left.login(TWO, b"alice", || Hlc::at_ms(30));
+        assert!(!left.has_moved(b"alice", Hlc::at_ms(0)));
         tell(&mut left, &told);
         assert!(outdated(&mut left).is_empty(), "that was before");
     }
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn who_was_not_let_in_has_not_moved() {
         let mut presence = Presence::default();
-        presence.login(ONE, b"alice", || Hlc(1));
+        presence.login(ONE, b"alice", || Hlc::at_ms(1));
         assert!(presence.logout(ONE).is_some());
         assert!(presence.turn().is_empty());
     }
@@ -241,25 +247,35 @@ mod tests {
     #[test]
     fn a_login_that_is_asked_about_again_is_no_new_one() {
         let mut presence = Presence::default();
-        presence.login(ONE, b"alice", || Hlc(1));
+        presence.login(ONE, b"alice", || Hlc::at_ms(1));
         presence.turn();
-        presence.login(ONE, b"alice", || Hlc(2));
+        presence.login(ONE, b"alice", || Hlc::at_ms(2));
         assert!(presence.turn().is_empty());
         // But the place may be given to somebody else.
-        presence.login(ONE, b"bob", || Hlc(3));
+        presence.login(ONE, b"bob", || Hlc::at_ms(3));
         assert_eq!(presence.turn().len(), 1);
     }
 
     #[test]
     fn the_old_connection_of_a_client_may_end_after_the_new_one_began() {
         let mut presence = Presence::default();
-        presence.login(ONE, b"alice", || Hlc(1));
-        presence.login(TWO, b"alice", || Hlc(2));
-        assert_eq!(presence.logout(ONE).map(|session| session.since), Some(Hlc(1)));
+        presence.login(ONE, b"alice", || Hlc::at_ms(1));
+        presence.login(TWO, b"alice", || Hlc::at_ms(2));
+        assert_eq!(presence.logout(ONE).map(|session| session.since), Some(Hlc::at_ms(1)));
         let mut elsewhere = Presence::default();
-        elsewhere.login(ONE, b"alice", || Hlc(3));
+        elsewhere.login(ONE, b"alice", || Hlc::at_ms(3));
         tell(&mut presence, &elsewhere.turn());
         assert_eq!(outdated(&mut presence), [b"alice"]);
+    }
+
+    #[test]
+    fn of_two_logins_in_one_millisecond_none_is_the_older_one() {
+        let (mut here, mut there) = (Presence::default(), Presence::default());
+        here.login(ONE, b"alice", || Hlc::at_ms(7));
+        there.login(ONE, b"alice", || Hlc(Hlc::at_ms(7).0 + 1));
+        tell(&mut here, &there.turn());
+        assert!(outdated(&mut here).is_empty());
+        assert!(!here.has_moved(b"alice", Hlc::at_ms(7)));
     }
 
     #[test]

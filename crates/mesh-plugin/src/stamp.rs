@@ -170,12 +170,15 @@ fn flag(text: &[u8], name: u8) -> (bool, &[u8]) {
     }
 }
 
-fn push_hexadecimal(text: &mut String, number: u64) {
-    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
-    for place in (0..digits).rev() {
-        let digit = (number >> (4 * place) & 0xf) as usize;
-        text.push(char::from(b"0123456789abcdef"[digit]));
+fn push_hexadecimal(text: &mut String, mut number: u64) {
+    let mut digits = [0; 16];
+    let mut first = digits.len();
+    while first == digits.len() || number > 0 {
+        first -= 1;
+        digits[first] = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
     }
+    text.push_str(str::from_utf8(&digits[first..]).unwrap_or_default());
 }
 
 /// Takes a number in lower-case hexadecimal without leading zeros, and the space after it.

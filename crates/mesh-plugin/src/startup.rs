@@ -33,6 +33,8 @@ struct Findings {
     persistence: bool,
     persistence_location: String,
     persistence_file: Option<String>,
+    /// How many bytes the broker reads from a socket at once, if that is set.
+    read_size: Option<String>,
 }
 
 /// What is wrong in the configuration of this process, a sentence each.
@@ -51,6 +53,15 @@ pub fn problems() -> Result<Vec<String>, String> {
 /// Why it cannot be told, in a few words.
 pub fn database() -> Result<Option<PathBuf>, String> {
     Ok(Findings::of_this_process()?.database())
+}
+
+/// Whether Mosquitto 2.1 or later takes more from a socket than the packet that it handles.
+///
+/// # Errors
+///
+/// Why it cannot be told, in a few words.
+pub fn reads_ahead() -> Result<bool, String> {
+    Ok(Findings::of_this_process()?.read_size.as_deref() != Some("1"))
 }
 
 fn configuration_file<S: AsRef<str>>(arguments: &[S]) -> Option<&str> {
@@ -97,6 +108,8 @@ impl Findings {
             "persistence" => self.persistence = ["true", "1"].contains(&value),
             "persistence_location" => value.clone_into(&mut self.persistence_location),
             "persistence_file" => self.persistence_file = Some(value.to_owned()),
+            // Two names for the same thing.
+            "packet_buffer_size" | "websockets_headers_size" => self.read_size = Some(value.to_owned()),
             "per_listener_settings" => self.apart = ["true", "1"].contains(&value),
             "plugin" | "auth_plugin" | "global_plugin" | "plugin_load" if !self.own => {
                 self.ahead.extend(self.current.replace(value.to_owned()));
@@ -182,6 +195,18 @@ mod tests {
             0
         );
         assert_eq!(findings("per_listener_settings_x true").problems().len(), 0);
+    }
+
+    #[test]
+    fn how_much_is_read_at_once_has_two_names() {
+        for lines in [
+            "websockets_headers_size 1",
+            "packet_buffer_size 4096\nwebsockets_headers_size 1",
+        ] {
+            assert_eq!(findings(lines).read_size.as_deref(), Some("1"));
+        }
+        let later = "websockets_headers_size 1\npacket_buffer_size 4096";
+        assert_eq!(findings(later).read_size.as_deref(), Some("4096"));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Publication {
     pub topic: String,
     /// The QoS of every message.
     pub qos: QoS,
+    /// Whether every message is kept for later subscribers.
+    pub retain: bool,
     /// Size of a payload in bytes.
     pub payload: usize,
     /// How many messages; numbered from 0.
@@ -141,8 +143,11 @@ impl Publisher {
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.take_slot(number),
         };
         let body = payload(number, publication.payload);
-        self.connection
-            .queue(&publish(&publication.topic, publication.qos, packet_id, body))
+        let mut packet = publish(&publication.topic, publication.qos, packet_id, body);
+        if let Packet::Publish(publish) = &mut packet {
+            publish.retain = publication.retain;
+        }
+        self.connection.queue(&packet)
     }
 
     fn take_slot(&mut self, number: u32) -> u16 {

@@ -113,6 +113,7 @@ pub(crate) async fn publish_in_a_loop(
         let one = async {
             let mut publisher = Publisher::connect(balancer, "looping").await?;
             let publication = Publication {
+                retain: false,
                 topic: topic.to_owned(),
                 qos: QoS::AtLeastOnce,
                 payload: 32,

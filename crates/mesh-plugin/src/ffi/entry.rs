@@ -80,7 +80,7 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
         // SAFETY: the broker gives an array of this length whose strings end with a zero.
         let options = unsafe { pairs(opts, count) };
         // SAFETY: `id` is the broker's.
-        let reads_ahead = unsafe { reads_ahead(id) };
+        let newer = unsafe { is_newer(id) };
         if !readable() {
             log(
                 Level::Error,
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
             );
             return abi::ERR_INVAL;
         }
-        let Some(plugin) = Plugin::start(&options, reads_ahead) else {
+        let Some(plugin) = Plugin::start(&options, newer) else {
             return abi::ERR_INVAL;
         };
         let loaded = Box::into_raw(Box::new(Loaded { id, plugin }));
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
                 return code;
             }
         }
-        if reads_ahead {
+        if newer {
             // SAFETY: as above. Where there is no such event, DISCONNECT comes for every connection.
             unsafe {
                 let event = abi::EVT_CLIENT_OFFLINE;
@@ -120,13 +120,12 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
     guard("init", start, || abi::ERR_UNKNOWN)
 }
 
-/// Whether this is Mosquitto 2.1 or later, which reads more from a socket than the packet that it handles. It is
-/// known by an event that came with it.
+/// Whether this is Mosquitto 2.1 or later. It is known by an event that came with it.
 ///
 /// # Safety
 ///
 /// `id` is what the broker gave to `mosquitto_plugin_init`.
-unsafe fn reads_ahead(id: *mut PluginId) -> bool {
+unsafe fn is_newer(id: *mut PluginId) -> bool {
     // SAFETY: `id` is valid, and the callback does nothing with its arguments.
     unsafe {
         let code =

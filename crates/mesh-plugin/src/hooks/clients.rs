@@ -2,10 +2,8 @@
 
 use super::{Plugin, printable};
 use crate::ffi::{self, Level, log};
-use crate::message::{Property, Publish};
-use crate::policy::{Last, Shown};
+use crate::message::Publish;
 use crate::replication::Now;
-use crate::stamp::{STAMP_PROPERTY, Stamp};
 
 impl Plugin {
     /// Tells peers which clients have connected here. Before the report: who hears that has heard this.
@@ -29,63 +27,15 @@ impl Plugin {
 
     /// Publishes held wills whose clients have not moved.
     pub(super) fn execute_wills(&self, now: Now) {
-        let execution = self.policy.borrow_mut().execute_wills(now);
-        for Last { will, stamp } in &execution.publish {
-            let stamp = stamp.as_ref().map(Stamp::to_string);
-            let Ok(topic) = str::from_utf8(&will.topic) else {
-                continue;
-            };
-            let message = Publish {
-                topic,
-                payload: &will.payload,
-                qos: will.qos,
-                retain: will.retain,
-                properties: stamp
-                    .iter()
-                    .map(|stamp| Property::User(STAMP_PROPERTY, stamp))
-                    .collect(),
-            };
-            if let Err(code) = ffi::publish(&message) {
-                log(Level::Error, &format!("cannot publish a will: error {code}"));
-            }
-        }
-        if execution.unproven > 0 {
+        let unproven = self.policy.borrow_mut().execute_wills(now);
+        if unproven > 0 {
             log(
                 Level::Warning,
                 &format!(
-                    "{} wills are not published: they were held while this broker could not tell whether their \
-                     clients had moved, and those were not seen to publish to the same topics",
-                    execution.unproven
+                    "{unproven} wills are not published: they were held while this broker could not tell whether \
+                     their clients had moved, and those were not seen to publish to the same topics"
                 ),
             );
-        }
-    }
-
-    /// Gives what the broker has stored the stamp that it has elsewhere. Else it would come back as a newer value after
-    /// the next start.
-    pub(super) fn store_anew(&self) {
-        let entries = self.policy.borrow_mut().take_to_store();
-        for entry in &entries {
-            let Some(message) = entry.publish() else {
-                continue;
-            };
-            let message = Publish {
-                qos: entry.stamp.qos,
-                ..message
-            };
-            let shown = Shown {
-                topic: message.topic.as_bytes(),
-                length: message.payload.len(),
-                qos: message.qos,
-                retain: true,
-            };
-            self.policy.borrow_mut().hide(shown);
-            if let Err(code) = ffi::publish(&message) {
-                log(
-                    Level::Error,
-                    &format!("cannot store a message anew: error {code}"),
-                );
-            }
         }
     }
 

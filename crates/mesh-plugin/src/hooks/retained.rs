@@ -11,7 +11,7 @@ use crate::ffi::{self, Level, log};
 use crate::memory::Recalled;
 use crate::message::{Property, Publish};
 use crate::options::Options;
-use crate::policy::Shown;
+use crate::policy::Purpose;
 use crate::replication::Now;
 use crate::retained::journal::{Journal, Record};
 use crate::retained::reader::{Login, Reader, Reply};
@@ -125,10 +125,22 @@ impl Plugin {
                     self.policy.borrow_mut().retained().read_done(job, done);
                     result.err()
                 }
+                Reply::Published(result) => {
+                    let given_up = self.policy.borrow_mut().batch_done(result.is_ok(), now.up_ms);
+                    if let Some(topic) = given_up {
+                        let topic = super::printable(&topic);
+                        let text =
+                            format!("this broker does not take a message to \"{topic}\"; it is given up");
+                        log(Level::Error, &text);
+                    }
+                    result.err()
+                }
             };
             if let Some(error) = problem {
                 let address = self.options.address;
-                let text = format!("cannot read retained messages from this broker at {address}: {error}");
+                let text = format!(
+                    "cannot read or publish retained messages as a client of this broker at {address}: {error}"
+                );
                 self.retained.complain(now, &text);
             }
         }
@@ -175,18 +187,18 @@ impl Plugin {
             retain: true,
             properties: Vec::new(),
         };
-        let seen_as = Shown {
-            topic: topic.as_bytes(),
-            length: 0,
-            qos: 0,
-            retain: true,
+        self.policy
+            .borrow_mut()
+            .publish_own(&message, Purpose::Removal { shown });
+    }
+
+    /// Hands on what is to be published over the plugin's own session.
+    pub(super) fn publish_own(&self, now: Now) {
+        let Some(reader) = &self.retained.reader else {
+            return;
         };
-        self.policy.borrow_mut().remove(seen_as, shown);
-        if let Err(code) = ffi::publish(&message) {
-            log(
-                Level::Error,
-                &format!("cannot remove a retained message: error {code}"),
-            );
+        if let Some(packets) = self.policy.borrow_mut().next_batch(now.up_ms) {
+            reader.publish(packets);
         }
     }
 

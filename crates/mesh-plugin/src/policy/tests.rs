@@ -7,6 +7,7 @@ use crate::replication::Bounds;
 
 mod arrivals;
 mod held;
+mod own;
 mod wills;
 
 const LINK: Option<&[u8]> = Some(b"mesh-link");
@@ -19,6 +20,7 @@ const TO_B2: ClientKey = ClientKey(0x20);
 const TO_B3: ClientKey = ClientKey(0x30);
 const FROM_B2: ClientKey = ClientKey(0x200);
 const PROBE: ClientKey = ClientKey(0x40);
+const READER: ClientKey = ClientKey(0x50);
 const ALICE: ClientKey = ClientKey(0x1000);
 const BOB: ClientKey = ClientKey(0x2000);
 
@@ -46,6 +48,7 @@ fn options(auth: Ordinary, acl: Ordinary) -> Options {
         address: "192.0.2.1:1883".parse().unwrap(),
         data_dir: "/nowhere".into(),
         tombstone_ttl_s: 3600,
+        stamps: true,
     }
 }
 
@@ -130,6 +133,7 @@ fn message(
         topic,
         qos,
         name: b"a/b",
+        length: CONTENT.payload.len(),
         retain: false,
     };
     match policy.message(&message) {
@@ -281,7 +285,6 @@ fn what_is_routed_after_a_link_has_subscribed_is_known_by_who_else_gets_it() {
 
 #[test]
 fn the_reader_gets_what_is_stored_whoever_may_not_and_nothing_else() {
-    const READER: ClientKey = ClientKey(0x50);
     let mut policy = new(options(Ordinary::Allow, Ordinary::Defer));
     let wrong = login(&mut policy, READER, "mesh.read.b2", LINK, LINK_PASSWORD);
     assert!(matches!(wrong, Admission::Refuse(_)));
@@ -298,31 +301,8 @@ fn the_reader_gets_what_is_stored_whoever_may_not_and_nothing_else() {
             "stand-in"
         );
     }
-    assert_eq!(policy.write(READER, LINK, true, b"a/b"), Verdict::Refuse);
     arrive(&mut policy, T1, 1);
     assert_eq!(read(&mut policy, READER, LINK, T1, 1), Verdict::Refuse, "live");
-}
-
-#[test]
-fn what_is_removed_is_told_to_no_link_and_if_hidden_to_nobody() {
-    let empty = Shown {
-        topic: b"a/b",
-        length: 0,
-        qos: 0,
-        retain: true,
-    };
-    for shown in [true, false] {
-        let mut policy = linked();
-        policy.remove(empty, shown);
-        policy.route_salvaged();
-        policy.routed(&empty);
-        let verdict = if shown { Verdict::Accept } else { Verdict::Refuse };
-        assert_eq!(read(&mut policy, ALICE, None, T1, 0), verdict);
-        assert_eq!(read(&mut policy, TO_B2, LINK, T1, 0), Verdict::Refuse);
-        // What follows is something else.
-        publish(&mut policy, ALICE, T1, 1);
-        assert_eq!(read(&mut policy, ALICE, None, T1, 1), Verdict::Accept);
-    }
 }
 
 #[test]
@@ -505,8 +485,8 @@ fn the_old_connection_of_a_link_may_end_after_the_new_one_began() {
     );
     policy.disconnect(TO_B2, NOW);
     assert_eq!(policy.subscribe(new, LINK, b"#"), Verdict::Accept);
-    turn(&mut policy);
-    turn(&mut policy);
+    policy.tick(NOW, |_| Some(2));
+    policy.tick(NOW, |_| Some(2));
     publish(&mut policy, ALICE, T1, 1);
     assert_eq!(policy.read(new, || LINK, T1, 1), Verdict::Accept);
     assert_eq!(policy.read(TO_B2, || LINK, T1, 1), Verdict::Refuse);
@@ -681,41 +661,6 @@ fn secrets_are_compared_whole() {
     }
 }
 
-fn shown(topic: &str, length: usize) -> Shown<'_> {
-    Shown {
-        topic: topic.as_bytes(),
-        length,
-        qos: 1,
-        retain: false,
-    }
-}
-
-/// As [`routed`], for a message that nobody was told of.
-fn routed_by_itself(policy: &mut Policy, message: &Shown<'_>, topic: TopicKey) -> [bool; 4] {
-    [(ALICE, None), (TO_B2, LINK), (TO_B3, LINK), (BOB, None)].map(|(client, user)| {
-        policy.delivers(client, || false);
-        if policy.watches_routing() {
-            policy.routed(message);
-        }
-        policy.read(client, || user, topic, message.qos) == Verdict::Accept
-    })
-}
-
-/// The link from b2 breaks while a message of it is handled, and these are salvaged.
-fn broken(messages: &[Shown<'_>]) -> Policy {
-    let mut policy = linked();
-    arrive(&mut policy, T1, 1);
-    assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
-    assert_eq!(policy.disconnect(FROM_B2, NOW), Some(0));
-    policy.salvage(0, messages.iter().copied());
-    policy
-}
-
-fn turn(policy: &mut Policy) {
-    policy.tick(NOW, |_| Some(2));
-    policy.route_salvaged();
-}
-
 #[test]
 fn a_link_breaks_inside_a_message_only_if_nothing_but_read_checks_came_between() {
     let between: [fn(&mut Policy); 6] = [
@@ -758,97 +703,6 @@ fn the_first_message_of_a_connected_bridge_is_told_once() {
         assert_eq!(policy.take_opened(), None);
         policy.disconnect(FROM_B2, NOW);
     }
-}
-
-#[test]
-fn what_is_salvaged_goes_to_no_link_and_what_others_publish_does() {
-    let messages = [
-        shown("a", 1),
-        shown("a", 1),
-        shown("nobody/listens", 1),
-        shown("b", 1),
-        shown("a", 1),
-    ];
-    let mut policy = broken(&messages);
-    publish(&mut policy, ALICE, T1, 1);
-    assert_eq!(
-        routed_by_itself(&mut policy, &shown("a", 1), T1),
-        TO_ALL,
-        "not yet"
-    );
-    turn(&mut policy);
-    let other = [shown("$SYS/x", 1), shown("a", 2), shown("c", 1)];
-    for at in [0, 1, 3, 4] {
-        for other in &other {
-            assert_eq!(routed_by_itself(&mut policy, other, T1), TO_ALL, "{other:?}");
-        }
-        assert_eq!(
-            routed_by_itself(&mut policy, &messages[at], T1),
-            NOT_TO_LINKS,
-            "{at}"
-        );
-    }
-    assert_eq!(
-        routed_by_itself(&mut policy, &shown("b", 1), T1),
-        TO_ALL,
-        "it has gone by"
-    );
-    let counts = policy.counts().next().unwrap();
-    assert_eq!(
-        (counts.received, counts.salvaged),
-        (1, 5),
-        "those that are salvaged arrive first"
-    );
-}
-
-#[test]
-fn salvaged_messages_are_forgotten_with_the_next_thing_that_happens() {
-    let ends: [fn(&mut Policy); 3] = [
-        |policy| {
-            publish(policy, ALICE, T2, 1);
-        },
-        |policy| {
-            policy.subscribe(ALICE, None, b"#");
-        },
-        turn,
-    ];
-    for end in ends {
-        let mut policy = broken(&[shown("a", 1)]);
-        turn(&mut policy);
-        end(&mut policy);
-        assert!(!policy.watches_routing());
-        assert_eq!(routed_by_itself(&mut policy, &shown("a", 1), T1), TO_ALL);
-    }
-}
-
-#[test]
-fn a_second_link_that_breaks_in_the_same_turn_adds_to_the_first() {
-    let mut policy = broken(&[shown("a", 1)]);
-    policy.salvage(1, [shown("b", 1)].into_iter());
-    turn(&mut policy);
-    for topic in ["a", "b"] {
-        assert_eq!(routed_by_itself(&mut policy, &shown(topic, 1), T1), NOT_TO_LINKS);
-    }
-    policy.salvage(1, [shown("c", 1)].into_iter());
-    assert!(!policy.watches_routing());
-    turn(&mut policy);
-    assert_eq!(routed_by_itself(&mut policy, &shown("c", 1), T1), NOT_TO_LINKS);
-}
-
-#[test]
-fn a_qos_2_message_released_after_salvaged_ones_is_still_known() {
-    let mut policy = linked();
-    arrive(&mut policy, T2, 2);
-    arrive(&mut policy, T1, 1);
-    policy.disconnect(FROM_B2, NOW);
-    policy.salvage(0, [shown("a", 1)].into_iter());
-    turn(&mut policy);
-    let released = Shown {
-        qos: 2,
-        ..shown("z", 1)
-    };
-    assert_eq!(routed_by_itself(&mut policy, &shown("a", 1), T1), NOT_TO_LINKS);
-    assert_eq!(routed_by_itself(&mut policy, &released, T2), NOT_TO_LINKS);
 }
 
 #[test]

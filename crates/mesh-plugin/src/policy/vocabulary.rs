@@ -115,8 +115,21 @@ pub struct Published<'a> {
     pub topic: TopicKey,
     /// The topic.
     pub name: &'a [u8],
+    /// The length of its payload.
+    pub length: usize,
     /// The quality of service.
     pub qos: u8,
+    /// Whether it was published to be kept.
+    pub retain: bool,
+}
+
+/// What is seen of a message when it comes in or is routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// The topic.
+    pub topic: &'a [u8],
+    /// The length of the payload.
+    pub length: usize,
     /// Whether it was published to be kept.
     pub retain: bool,
 }

@@ -9,12 +9,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use super::sessions::Part;
-use super::{ClientKey, Policy, TopicKey};
-use crate::message::{Property, encode};
+use super::{ClientKey, Policy, Purpose, TopicKey};
+use crate::message::{Property, Publish, encode};
 use crate::options::Ordinary;
 use crate::presence::{Presence, Session};
 use crate::replication::{Content, Now};
-use crate::stamp::{Hlc, STAMP_PROPERTY, Stamp, is_absurd};
+use crate::stamp::{Hlc, STAMP_PROPERTY, is_absurd};
 use crate::wills::{Company, HEARD_MS, Will, Wills};
 
 /// So many pairs of client and topic are remembered.
@@ -48,24 +48,6 @@ pub enum Fate {
     Drop,
     /// It is a will, and is held.
     Hold,
-}
-
-/// A will that is to be published now.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Last {
-    /// The will.
-    pub will: Will,
-    /// Its stamp, if it gets one.
-    pub stamp: Option<Stamp>,
-}
-
-/// What is to be done about held wills.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Execution {
-    /// These are to be published.
-    pub publish: Vec<Last>,
-    /// Of so many nobody can tell any more whether their clients may publish them.
-    pub unproven: usize,
 }
 
 impl Policy {
@@ -112,7 +94,7 @@ impl Policy {
         content: &Content<'_>,
         now: Now,
     ) -> Fate {
-        if self.moves.presence.is_connected(client) {
+        if self.moves.presence.is_connected(client) || self.sessions.contains(client) {
             return Fate::Pass;
         }
         // Of a delayed will the session is forgotten.
@@ -179,12 +161,12 @@ impl Policy {
             return;
         }
         self.moves.writer = None;
-        self.enter(qos, retain, content, now, true);
+        self.enter(qos, retain, content, now);
         self.released = Some(topic);
     }
 
-    /// A message without MESSAGE enters the mesh here. Returns its stamp.
-    fn enter(&mut self, qos: u8, retain: bool, content: &Content<'_>, now: Now, from_log: bool) -> Stamp {
+    /// A message without MESSAGE enters the mesh here. Links get it as it stands in the log.
+    fn enter(&mut self, qos: u8, retain: bool, content: &Content<'_>, now: Now) {
         let stamp = self.replication.stamp(retain, qos, now);
         if retain {
             self.retained.local(content.topic, &stamp, content.payload);
@@ -198,40 +180,39 @@ impl Policy {
             properties: &properties,
             ..*content
         };
-        let entry = self.replication.entry(stamp.clone(), &content, now);
-        if from_log && retain && !content.payload.is_empty() {
+        let entry = self.replication.entry(stamp, &content, now);
+        if retain && !content.payload.is_empty() {
             self.to_store.push(entry.copy());
         }
-        self.replication.release(entry, from_log);
-        stamp
+        self.replication.release(entry, true);
     }
 
-    /// The wills that need not be held any longer, and whose clients have not moved.
-    pub fn execute_wills(&mut self, now: Now) -> Execution {
+    /// Publishes the wills that need not be held any longer, and whose clients have not moved. Returns of how many
+    /// nobody can tell any more whether their clients may publish them.
+    pub fn execute_wills(&mut self, now: Now) -> usize {
         self.look(now);
         let company = self.company(now);
-        let mut execution = Execution::default();
+        let mut unproven = 0;
         for will in self.moves.wills.due(company, now.up_ms) {
-            if self.moves.presence.has_moved(&will.id, will.since) {
-                continue;
-            }
             if self.options.acl == Ordinary::Defer
                 && !self.moves.writers.contains(&pair(&will.id, &will.topic))
             {
-                execution.unproven += 1;
+                unproven += 1;
                 continue;
             }
-            let content = Content {
-                topic: &will.topic,
-                payload: &will.payload,
-                properties: &[],
+            let Ok(topic) = str::from_utf8(&will.topic) else {
+                continue;
             };
-            let stamped = will.qos > 0 || will.retain;
-            let stamp = stamped.then(|| self.enter(will.qos, will.retain, &content, now, false));
-            self.replication.forget_current();
-            execution.publish.push(Last { will, stamp });
+            let message = Publish {
+                topic,
+                payload: &will.payload,
+                qos: will.qos.min(1),
+                retain: will.retain,
+                properties: Vec::new(),
+            };
+            self.publish_own(&message, Purpose::Will(will.id.clone(), will.since));
         }
-        execution
+        unproven
     }
 
     /// What peers are to be told of clients here: a peer and a message each.

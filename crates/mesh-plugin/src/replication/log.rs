@@ -38,7 +38,13 @@ impl Peers {
 
     /// Each of these.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..Self::MOST).filter(move |peer| self.contains(*peer))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let peer = left.trailing_zeros() as usize;
+            // The lowest bit goes.
+            left &= left.wrapping_sub(1);
+            (peer < Self::MOST).then_some(peer)
+        })
     }
 }
 
@@ -112,7 +118,7 @@ impl Entry {
 
     /// What it takes in memory, in bytes.
     pub fn size(&self) -> usize {
-        self.bytes.len() + size_of::<Self>() + self.stamp.origin.as_str().len()
+        self.bytes.len() + size_of::<Self>()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads stored messages from this very broker, as a client of it.
+//! Reads stored messages from this very broker, as a client of it, and publishes what the plugin has to publish.
 //!
 //! The plugin API cannot look into the broker's store, and an MQTT client can: it subscribes to exactly the topics
 //! that are of interest, and gets each value with all its properties and the time that is left until it expires. A
@@ -54,12 +54,19 @@ pub enum Reply {
     Found(u64, Found),
     /// There is nothing else. Or it could not be read, and why.
     Done(u64, Result<(), String>),
+    /// The broker has handled everything that was to be published. Or it could not be sent, and why.
+    Published(Result<(), String>),
+}
+
+enum Job {
+    Read(u64, Vec<Box<str>>),
+    Publish(Vec<u8>),
 }
 
 /// The reader, from the side of the broker's loop.
 pub struct Reader {
     /// Until the reader ends.
-    jobs: Option<Sender<(u64, Vec<Box<str>>)>>,
+    jobs: Option<Sender<Job>>,
     replies: Option<Receiver<Reply>>,
     socket: Arc<Socket>,
     thread: Option<JoinHandle<()>>,
@@ -72,7 +79,7 @@ impl Reader {
     ///
     /// If there can be no thread.
     pub fn start(login: Login) -> io::Result<Self> {
-        let (jobs, from_loop) = channel::<(u64, Vec<Box<str>>)>();
+        let (jobs, from_loop) = channel::<Job>();
         let (to_loop, replies) = sync_channel(WAITING);
         let socket = Arc::<Socket>::default();
         let session = Session {
@@ -97,7 +104,15 @@ impl Reader {
     pub fn read(&self, job: u64, topics: Vec<Box<str>>) {
         if let Some(jobs) = &self.jobs {
             // It fails only if the thread is gone. Then no reply comes, as if the broker did not answer.
-            jobs.send((job, topics)).ok();
+            jobs.send(Job::Read(job, topics)).ok();
+        }
+    }
+
+    /// Publishes these packets, after what was asked for before.
+    pub fn publish(&self, packets: Vec<u8>) {
+        if let Some(jobs) = &self.jobs {
+            // As above.
+            jobs.send(Job::Publish(packets)).ok();
         }
     }
 
@@ -167,9 +182,9 @@ struct Session {
 struct Ended;
 
 impl Session {
-    fn run(mut self, from_loop: &Receiver<(u64, Vec<Box<str>>)>) {
+    fn run(mut self, from_loop: &Receiver<Job>) {
         loop {
-            let (id, topics) = match from_loop.recv_timeout(IDLE) {
+            let job = match from_loop.recv_timeout(IDLE) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
                     self.disconnect();
@@ -177,12 +192,22 @@ impl Session {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let Ok(result) = self.job(id, topics) else { break };
+            let (id, result) = match job {
+                Job::Read(id, topics) => match self.job(id, topics) {
+                    Ok(result) => (Some(id), result),
+                    Err(Ended) => break,
+                },
+                Job::Publish(packets) => (None, self.publish(&packets)),
+            };
             if result.is_err() {
                 self.disconnect();
             }
             let result = result.map_err(|error| error.to_string());
-            if self.to_loop.send(Reply::Done(id, result)).is_err() {
+            let reply = match id {
+                Some(id) => Reply::Done(id, result),
+                None => Reply::Published(result),
+            };
+            if self.to_loop.send(reply).is_err() {
                 break;
             }
             // Any packet makes the broker's loop turn, and look for replies.
@@ -222,6 +247,13 @@ impl Session {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Publishes; the broker has handled it all when it answers what comes behind.
+    fn publish(&mut self, packets: &[u8]) -> io::Result<()> {
+        let connection = self.connect()?;
+        connection.writer.write_all(packets)?;
+        connection.ping()
     }
 
     /// Reads a lot; returns what has not come.

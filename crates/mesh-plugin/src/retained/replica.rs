@@ -139,6 +139,8 @@ pub struct Replica {
     since: Duration,
     /// Whether somebody was there the last time.
     met: bool,
+    /// Something is still to be stored or removed here.
+    storing: bool,
 }
 
 impl Replica {
@@ -170,6 +172,7 @@ impl Replica {
             in_sync: peers == 0,
             since: Duration::ZERO,
             met: false,
+            storing: false,
         }
     }
 
@@ -177,6 +180,11 @@ impl Replica {
     pub fn begin(mut self, now: Now) -> Self {
         self.now = now;
         self
+    }
+
+    /// Whether something that was decided is still to be stored or removed here.
+    pub fn set_storing(&mut self, storing: bool) {
+        self.storing = storing;
     }
 
     /// What is told about it.
@@ -226,6 +234,12 @@ impl Replica {
     pub fn is_newest(&self, topic: &[u8], stamp: &Stamp) -> bool {
         let known = shared(topic).and_then(|topic| self.index.get(topic));
         known.is_none_or(|entry| entry.mark.version <= Version::of(stamp, b""))
+    }
+
+    /// Whether a value is known to be stored at the topic.
+    pub fn is_present(&self, topic: &[u8]) -> bool {
+        let known = shared(topic).and_then(|topic| self.index.get(topic));
+        known.is_some_and(|entry| entry.mark.state == State::Present)
     }
 
     /// A peer has said something about its retained messages.
@@ -332,7 +346,11 @@ impl Replica {
         }
         let took = now.up.saturating_sub(self.since);
         let alone = !met && took >= if heard { DEAF } else { ALONE };
-        let through = met && self.sync.is_through() && self.ended.is_empty() && self.unwanted.is_empty();
+        let through = met
+            && self.sync.is_through()
+            && self.ended.is_empty()
+            && self.unwanted.is_empty()
+            && !self.storing;
         if self.in_sync || !(alone || through) {
             return;
         }

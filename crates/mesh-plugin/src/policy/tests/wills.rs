@@ -34,7 +34,8 @@ fn turns(policy: &mut Policy, from_ms: u64, to_ms: u64, heard: bool) {
         }
         policy.tick(at(up_ms), |_| Some(2));
         policy.announcements();
-        assert_eq!(policy.execute_wills(at(up_ms)), Execution::default());
+        assert_eq!(policy.execute_wills(at(up_ms)), 0);
+        assert_eq!(policy.next_batch(up_ms), None);
     }
 }
 
@@ -88,18 +89,9 @@ fn the_will_of_a_client_that_dies_goes_to_links_with_a_stamp() {
     assert_eq!(peers, [0, 1]);
     assert!(sent.iter().all(|(_, stamp)| stamp.retain && stamp.qos == 1));
     assert_eq!(sent[0].1, sent[1].1);
-    // The broker stores it with that stamp, and shows it to nobody a second time.
-    let stored = policy.take_to_store();
-    assert_eq!(stored.len(), 1);
-    assert_eq!(stored[0].stamp, sent[0].1);
-    let again = Shown {
-        length: CONTENT.payload.len(),
-        retain: true,
-        ..shown("a/b", 0)
-    };
-    policy.hide(again);
-    policy.route_salvaged();
-    assert_eq!(routed_by_itself(&mut policy, &again, T2), [false; 4]);
+    // The broker stores it with that stamp.
+    assert_eq!(policy.to_store.len(), 1);
+    assert_eq!(policy.to_store[0].stamp, sent[0].1);
     // It was one message.
     assert_eq!(policy.counts().next().unwrap().backlog, 1);
     publish(&mut policy, BOB, T1, 1);
@@ -107,26 +99,19 @@ fn the_will_of_a_client_that_dies_goes_to_links_with_a_stamp() {
 }
 
 #[test]
-fn after_a_standstill_wills_wait_and_those_of_who_moved_are_dropped() {
-    for has_moved in [false, true] {
-        let mut policy = steady(Ordinary::Allow);
-        assert_eq!(die(&mut policy, at(12_000)), Fate::Hold);
-        turns(&mut policy, 12_000, 14_900, true);
-        if has_moved {
-            moved(&mut policy, b"alice", at(14_900));
-        }
-        policy.tick(at(15_000), |_| Some(2));
-        let execution = policy.execute_wills(at(15_000));
-        assert_eq!(execution.publish.len(), usize::from(!has_moved));
-        assert_eq!(execution.unproven, 0);
-        if let Some(last) = execution.publish.first() {
-            assert_eq!(
-                (&*last.will.topic, &*last.will.payload),
-                (CONTENT.topic, CONTENT.payload)
-            );
-            assert!(last.stamp.as_ref().is_some_and(|stamp| stamp.retain));
-        }
-    }
+fn after_a_standstill_wills_wait() {
+    let mut policy = steady(Ordinary::Allow);
+    assert_eq!(die(&mut policy, at(12_000)), Fate::Hold);
+    turns(&mut policy, 12_000, 14_900, true);
+    policy.tick(at(15_000), |_| Some(2));
+    assert_eq!(policy.execute_wills(at(15_000)), 0);
+    let batch = policy.next_batch(15_000).unwrap();
+    let wills = crate::salvage::parse(&batch);
+    let wills: Vec<_> = wills
+        .iter()
+        .map(|will| (will.topic.as_bytes(), will.payload))
+        .collect();
+    assert_eq!(wills, [(CONTENT.topic, CONTENT.payload)]);
 }
 
 #[test]
@@ -167,11 +152,8 @@ fn only_a_will_that_its_client_may_publish_is_published_later() {
         assert_eq!(die(&mut policy, at(12_000)), Fate::Hold);
         turns(&mut policy, 12_000, 14_900, true);
         policy.tick(at(15_000), |_| Some(2));
-        let execution = policy.execute_wills(at(15_000));
-        assert_eq!(
-            (execution.publish.len(), execution.unproven),
-            if allowed { (1, 0) } else { (0, 1) }
-        );
+        assert_eq!(policy.execute_wills(at(15_000)), usize::from(!allowed));
+        assert_eq!(policy.next_batch(15_000).is_some(), allowed);
     }
 }
 

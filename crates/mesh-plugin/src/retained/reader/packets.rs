@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Login;
+use crate::message::encode_length;
 
 pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
 pub(super) const PINGRESP: u8 = 0xd0;
@@ -53,15 +54,7 @@ pub(super) fn unsubscribe(id: u16, topics: &[Box<str>]) -> Vec<u8> {
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
-    let mut length = body.len();
-    loop {
-        let byte = (length & 0x7f) as u8;
-        length >>= 7;
-        packet.push(if length > 0 { byte | 0x80 } else { byte });
-        if length == 0 {
-            break;
-        }
-    }
+    encode_length(body.len(), &mut packet);
     packet.extend(body);
     packet
 }

@@ -41,6 +41,7 @@ pub async fn run(lab: &Lab, kills: u32, mut progress: impl FnMut(u32)) -> anyhow
             Subscriber::start(lab.broker(other), "bench-sub", "bench/crash", QoS::AtLeastOnce).await?;
         let mut publisher = Publisher::connect(lab.broker(primary), "bench-pub").await?;
         let publication = Publication {
+            retain: false,
             topic: "bench/crash".to_owned(),
             qos: QoS::AtLeastOnce,
             payload: 64,

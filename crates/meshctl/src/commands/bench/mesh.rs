@@ -20,6 +20,10 @@ pub struct MeshArgs {
     /// Few repetitions: under a minute and a half, and less certain
     #[arg(long)]
     quick: bool,
+
+    /// Only throughput and CPU
+    #[arg(long)]
+    speed: bool,
 }
 
 /// How much is measured.
@@ -56,8 +60,15 @@ const LATENCY_RATE: f64 = 1000.0;
 pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     let effort = if args.quick { QUICK } else { FULL };
     let mut report = Report::default();
-    let kinds = [Kind::Mesh, Kind::Star, Kind::Single, Kind::Fan, Kind::StockFan];
-    say("starting a mesh, a star and two fans of five brokers, and a single one");
+    let kinds = [
+        Kind::Mesh,
+        Kind::Star,
+        Kind::Single,
+        Kind::Fan,
+        Kind::StockFan,
+        Kind::Unstamped,
+    ];
+    say("starting two meshes, a star and two fans of five brokers, and a single one");
     let mut labs = Vec::new();
     for kind in kinds {
         labs.push((kind, networks::start(kind, 5).await?));
@@ -65,23 +76,26 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     for load in Load::ALL {
         let mut bursts: Vec<Vec<Burst>> = vec![Vec::new(); labs.len()];
         for round in 1..=effort.rounds {
-            say(&format!(
-                "throughput, QoS {}, {} bytes: round {round} of {}",
-                load.qos, load.payload, effort.rounds
-            ));
+            say(&format!("throughput, {load}: round {round} of {}", effort.rounds));
             for ((_, lab), bursts) in labs.iter().zip(&mut bursts) {
                 bursts.push(burst(lab, load, effort.messages).await?);
             }
         }
         report.speed.push(SpeedRow::new(load, &kinds, &bursts));
     }
+    if args.speed {
+        for (_, lab) in labs {
+            lab.stop().await?;
+        }
+        return finish(&report, args.json);
+    }
     for (name, from, to) in [("one hop", 0, 1), ("leaf to leaf", 1, 2)] {
-        for load in Load::ALL {
+        for load in Load::ALL.into_iter().filter(|load| !load.retained) {
             let mut latencies: Vec<Vec<Latency>> = vec![Vec::new(); 2];
             for round in 1..=effort.rounds {
                 say(&format!(
-                    "latency {name}, QoS {}, {} bytes: round {round} of {}",
-                    load.qos, load.payload, effort.rounds
+                    "latency {name}, {load}: round {round} of {}",
+                    effort.rounds
                 ));
                 for ((_, lab), latencies) in labs.iter().zip(&mut latencies) {
                     latencies
@@ -111,13 +125,17 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
             .sizes
             .push(size::run(*brokers, SIZE_MESSAGES, alone).await?);
     }
+    finish(&report, args.json)
+}
+
+fn finish(report: &Report, json: bool) -> anyhow::Result<ExitCode> {
     say("");
-    if args.json {
-        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+    if json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(report)?)?;
     } else {
         writeln!(std::io::stdout(), "{report}")?;
     }
-    Ok(if lost(&report) {
+    Ok(if lost(report) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

@@ -9,6 +9,7 @@ use mesh_lab::{Lab, LabOptions, wait_until};
 use mesh_model::BrokerId;
 use mesh_runtime::Config;
 use mesh_runtime::mqtt::mqttbytes::QoS;
+use mesh_runtime::secrets::Secrets;
 
 /// Settings for measuring: bounds that the load does not reach.
 const SETTINGS: &str = "[mosquitto]\nmax_queued_messages = 1000000\nautosave_interval = \"24h\"\n";
@@ -27,6 +28,8 @@ pub enum Kind {
     Fan,
     /// The same without the plugin.
     StockFan,
+    /// A mesh whose plugin does nothing but keep messages from looping.
+    Unstamped,
 }
 
 impl fmt::Display for Kind {
@@ -37,6 +40,7 @@ impl fmt::Display for Kind {
             Self::Single => "single",
             Self::Fan => "fan",
             Self::StockFan => "stock fan",
+            Self::Unstamped => "unstamped",
         })
     }
 }
@@ -59,6 +63,13 @@ fn options(kind: Kind, brokers: usize) -> LabOptions {
     };
     match kind {
         Kind::Mesh => LabOptions { brokers, ..options },
+        Kind::Unstamped => LabOptions {
+            brokers,
+            broker_conf: Some(Arc::new(|config, secrets, id| {
+                unstamped(&rendered(config, secrets, id))
+            })),
+            ..options
+        },
         Kind::Star => LabOptions {
             brokers,
             // `topic #` does not match what begins with a dollar sign.
@@ -76,16 +87,22 @@ fn options(kind: Kind, brokers: usize) -> LabOptions {
             // Most pairs have no link, so there is nothing to wait for; see `wait_for_fan`.
             ready_topic: None,
             broker_conf: Some(Arc::new(move |config, secrets, id| {
-                let text = mesh_render::broker_conf(config, secrets, id);
-                fan(
-                    &text.expect("what the lab renders can be rendered"),
-                    config,
-                    kind == Kind::Fan,
-                )
+                fan(&rendered(config, secrets, id), config, kind == Kind::Fan)
             })),
             ..options
         },
     }
+}
+
+fn rendered(config: &Config, secrets: &Secrets, id: &BrokerId) -> String {
+    let text = mesh_render::broker_conf(config, secrets, id);
+    text.expect("what the lab renders can be rendered")
+}
+
+/// The broker's own configuration, with a plugin that stamps nothing.
+fn unstamped(text: &str) -> String {
+    let first = "plugin_opt_broker_id";
+    text.replacen(first, &format!("plugin_opt_stamps false\n{first}"), 1)
 }
 
 /// The broker's own configuration, less the links from all but the first broker and, unless `plugin`, the plugin.
@@ -110,10 +127,13 @@ async fn wait_for_fan(lab: &Lab) -> anyhow::Result<()> {
     let ids: Vec<&BrokerId> = lab.config().topology.ids().collect();
     let mut subscribers = Vec::new();
     for id in &ids {
+        // A client is on one broker only: the same id on another one would end it here.
+        let client_id = format!("bench-ready-{id}");
         subscribers
-            .push(Subscriber::start(lab.broker(id), "bench-ready", "bench/ready", QoS::AtMostOnce).await?);
+            .push(Subscriber::start(lab.broker(id), &client_id, "bench/ready", QoS::AtMostOnce).await?);
     }
     let ready = Publication {
+        retain: false,
         topic: "bench/ready".to_owned(),
         qos: QoS::AtMostOnce,
         payload: 0,

@@ -37,6 +37,8 @@ pub struct SpeedRow {
     pub mesh_to_star: Ratio,
     /// The fan over the stock fan: the cost of the plugin alone.
     pub fan_to_stock_fan: Ratio,
+    /// The mesh over the one without stamps: the cost of everything but split horizon.
+    pub mesh_to_unstamped: Ratio,
 }
 
 /// One network over another.
@@ -95,6 +97,7 @@ impl SpeedRow {
             networks: networks.collect(),
             mesh_to_star: Ratio::new(of(Kind::Mesh), of(Kind::Star)),
             fan_to_stock_fan: Ratio::new(of(Kind::Fan), of(Kind::StockFan)),
+            mesh_to_unstamped: Ratio::new(of(Kind::Mesh), of(Kind::Unstamped)),
         }
     }
 }
@@ -156,6 +159,14 @@ impl fmt::Display for Report {
              The mesh's peer is the star, the fan's (links from the first broker only) is the fan without the plugin.\n"
         )?;
         writeln!(f, "{}\n", self.speed_table())?;
+        writeln!(
+            f,
+            "The mesh to one whose plugin stamps nothing and only keeps messages from looping\n"
+        )?;
+        writeln!(f, "{}\n", self.stamps_table())?;
+        if self.latency.is_empty() {
+            return Ok(());
+        }
         writeln!(f, "Latency at 1,000 messages a second, in microseconds\n")?;
         writeln!(f, "{}\n", self.latency_table())?;
         let Crashes {
@@ -177,8 +188,7 @@ impl fmt::Display for Report {
 impl Report {
     fn speed_table(&self) -> Table {
         let mut table = table([
-            "QOS",
-            "BYTES",
+            "LOAD",
             "NETWORK",
             "MSG/S",
             "TO PEER",
@@ -192,12 +202,11 @@ impl Report {
                 let ratio = match network.kind {
                     Kind::Mesh => Some(row.mesh_to_star),
                     Kind::Fan => Some(row.fan_to_stock_fan),
-                    Kind::Star | Kind::Single | Kind::StockFan => None,
+                    Kind::Star | Kind::Single | Kind::StockFan | Kind::Unstamped => None,
                 };
                 let shown = |value: Option<f64>| ratio.map_or(String::new(), |_| figure(value, 2));
                 table.add_row([
-                    row.load.qos.to_string(),
-                    row.load.payload.to_string(),
+                    row.load.to_string(),
                     network.kind.to_string(),
                     figure(Some(network.per_s), 0),
                     shown(ratio.map(|ratio| ratio.throughput)),
@@ -207,6 +216,15 @@ impl Report {
                     network.twice.to_string(),
                 ]);
             }
+        }
+        table
+    }
+
+    fn stamps_table(&self) -> Table {
+        let mut table = table(["LOAD", "MSG/S", "CPU"]);
+        for row in &self.speed {
+            let Ratio { throughput, cpu } = row.mesh_to_unstamped;
+            table.add_row([row.load.to_string(), figure(Some(throughput), 2), figure(cpu, 2)]);
         }
         table
     }

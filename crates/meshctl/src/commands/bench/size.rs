@@ -32,7 +32,7 @@ pub struct Size {
 pub async fn run(brokers: usize, messages: u32, alone: Option<u64>) -> anyhow::Result<Size> {
     let lab = networks::start(Kind::Mesh, brokers).await?;
     let memory = usage::memory(&lab);
-    let burst = burst(&lab, Load { qos: 0, payload: 64 }, messages).await?;
+    let burst = burst(&lab, Load::ALL[0], messages).await?;
     lab.stop().await?;
     // Each of its peers has a link out of a broker and one into it; each link has two ends.
     let per_link = |memory: u64, alone: u64| (memory as f64 - alone as f64) / (brokers as f64 - 1.0) / 1024.0;

@@ -1,6 +1,8 @@
 //! Throughput, CPU and latency of one network.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,6 +24,9 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many bursts there were.
+static BURSTS: AtomicU32 = AtomicU32::new(0);
+
 /// A load that every network is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Load {
@@ -29,22 +34,30 @@ pub struct Load {
     pub qos: u8,
     /// Bytes.
     pub payload: usize,
+    /// Whether every message is retained, at one topic.
+    pub retained: bool,
 }
 
 impl Load {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self { qos: 0, payload: 64 },
+    pub const ALL: [Self; 5] = [
+        Self::live(0, 64),
+        Self::live(0, 1024),
+        Self::live(1, 64),
+        Self::live(1, 1024),
         Self {
-            qos: 0,
-            payload: 1024,
-        },
-        Self { qos: 1, payload: 64 },
-        Self {
-            qos: 1,
-            payload: 1024,
+            retained: true,
+            ..Self::live(1, 64)
         },
     ];
+
+    const fn live(qos: u8, payload: usize) -> Self {
+        Self {
+            qos,
+            payload,
+            retained: false,
+        }
+    }
 
     fn quality(self) -> QoS {
         if self.qos == 0 {
@@ -54,14 +67,22 @@ impl Load {
         }
     }
 
-    fn publication(self, messages: u32, pace: Pace) -> Publication {
+    fn publication(self, topic: &str, messages: u32, pace: Pace) -> Publication {
         Publication {
-            topic: "bench/load".to_owned(),
+            topic: topic.to_owned(),
             qos: self.quality(),
+            retain: self.retained,
             payload: self.payload,
             messages,
             pace,
         }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let retained = if self.retained { ", retained" } else { "" };
+        write!(f, "QoS {}, {} bytes{retained}", self.qos, self.payload)
     }
 }
 
@@ -81,16 +102,18 @@ pub struct Burst {
 /// Publishes `messages` at the first broker as fast as it takes them.
 pub async fn burst(lab: &Lab, load: Load, messages: u32) -> anyhow::Result<Burst> {
     let brokers: Vec<SocketAddr> = lab.config().topology.ids().map(|id| lab.broker(id)).collect();
+    // One that nothing is retained at yet, or it would be counted.
+    let topic = format!("bench/load/{}", BURSTS.fetch_add(1, Ordering::Relaxed));
     let mut subscribers = Vec::new();
     for (number, broker) in brokers.iter().cycle().take(SUBSCRIBERS).enumerate() {
         let id = format!("bench-sub{number}");
-        subscribers.push(Subscriber::start(*broker, &id, "bench/load", load.quality()).await?);
+        subscribers.push(Subscriber::start(*broker, &id, &topic, load.quality()).await?);
     }
     let mut publisher = Publisher::connect(brokers[0], "bench-pub").await?;
     let cpu_before = usage::cpu(lab);
     let start = Instant::now();
     publisher
-        .run(&load.publication(messages, Pace::Window(WINDOW)))
+        .run(&load.publication(&topic, messages, Pace::Window(WINDOW)))
         .await
         .context("the publisher failed")?;
     for subscriber in &mut subscribers {
@@ -143,7 +166,7 @@ pub async fn latency(
     let mut subscriber = Subscriber::start(brokers[to], "bench-sub", "bench/load", load.quality()).await?;
     let mut publisher = Publisher::connect(brokers[from], "bench-pub").await?;
     publisher
-        .run(&load.publication(messages, Pace::PerSecond(per_s)))
+        .run(&load.publication("bench/load", messages, Pace::PerSecond(per_s)))
         .await?;
     anyhow::ensure!(
         subscriber.wait_for(messages.into(), DEADLINE).await,
