@@ -154,6 +154,8 @@ export function start() {
       return;
     }
     const wasLost = !store.open;
+    // What was before the page was opened is asked for by itself.
+    const isBack = wasLost && store.everHeard;
     store.open = true;
     store.heard = performance.now();
     if (name === "state") {
@@ -163,7 +165,7 @@ export function start() {
       store.live = data;
       store.everHeard = true;
       remember(data);
-      if (wasLost) loadHistory();
+      if (isBack) loadHistory();
       changed("state");
     } else if (name === "event") {
       store.events.unshift(data.event);

@@ -74,3 +74,13 @@ export const KNOWN_BY = {
 };
 export const knownBy = (phase) => KNOWN_BY[phase] ?? "measured by mesh-health";
 export const isInferred = (phase) => phase === "first_sign";
+
+/**
+ * What a line of our own programs says beside its name: `reason=connection refused elapsed_ms=12`. Lines of others say all
+ * of it in their text.
+ */
+export function extras(row) {
+  if (!row.service.startsWith("mesh-")) return "";
+  const known = Object.entries(row.attributes ?? {}).filter(([name, value]) => value !== null && value !== "" && name !== "target");
+  return known.map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`).join("  ");
+}

@@ -8,6 +8,8 @@ use serde::Serialize;
 use sqlx::sqlite::{SqlitePoolOptions, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
+use mesh_model::names::CLIENT_ID_PREFIX;
+
 use crate::error::{StoreError, While};
 use crate::query::{Plan, Query};
 use crate::row::{COLUMNS, LogRow};
@@ -357,7 +359,8 @@ impl Reader {
         Ok(histogram)
     }
 
-    /// Which values the fields of the lines have that `query` asks for, the most frequent first.
+    /// Which values the fields of the lines have that `query` asks for, the most frequent first; without the sessions of
+    /// the mesh itself.
     ///
     /// # Errors
     ///
@@ -375,7 +378,9 @@ impl Reader {
         let count = |column: &'static str| -> Result<Vec<(String, u64)>, sqlx::Error> {
             let mut counts: HashMap<&str, u64> = HashMap::new();
             for row in &rows {
-                if let Some(value) = row.try_get::<Option<&str>, _>(column)? {
+                let value = row.try_get::<Option<&str>, _>(column)?;
+                // The mesh's own sessions come and go each second; nobody's clients could be seen beside them.
+                if let Some(value) = value.filter(|value| !value.starts_with(CLIENT_ID_PREFIX)) {
                     *counts.entry(value).or_default() += 1;
                 }
             }

@@ -9,13 +9,19 @@ import { clock, count, moment } from "../format.js";
 import { completion } from "../parts/completion.js";
 import { histogram } from "../parts/histogram.js";
 import { query } from "../router.js";
+import { state } from "../store.js";
 import { followLogs, unfollowLogs } from "../stream.js";
-import { classOfLevel } from "../words.js";
+import { classOfLevel, extras } from "../words.js";
 
 const MOST = 2000;
 const MOST_AT_ONCE = 120;
 const FACETS = [["level", "Level"], ["broker", "Broker"], ["service", "Program"], ["event", "Event"], ["client", "Client"]];
 const SPANS = [["10m", 600], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["7d", 604_800]];
+
+const extra = (row) => {
+  const words = extras(row);
+  return words ? h("span", { class: "extra" }, `  ${words}`) : null;
+};
 
 /** A value as the query language takes it. */
 const quoted = (value) => (/^[\w.@:-]+$/.test(value) && !value.includes(":") ? value : `"${value.replaceAll('"', '\\"')}"`);
@@ -52,6 +58,7 @@ export function logs(main) {
   let selected = -1;
   let pouring = 0;
   let missed = 0;
+  let failed = false;
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -86,6 +93,7 @@ export function logs(main) {
 
   async function start() {
     asked += 1;
+    failed = false;
     const q = encodeURIComponent(input.value.trim());
     for (const [format, link] of Object.entries(links)) link.setAttribute("href", `/api/v1/logs/export?format=${format}&q=${q}`);
     next = null;
@@ -127,6 +135,7 @@ export function logs(main) {
 
   function complain(error) {
     if (!(error instanceof Problem)) throw error;
+    failed = error.status === 503;
     if (error.at === undefined) {
       replace(list, h("li", { class: "empty" }, h("b", {}, error.title), error.message));
       return;
@@ -146,7 +155,7 @@ export function logs(main) {
     const level = classOfLevel(row.severity_text);
     const summary = h("button", { type: "button", class: `line ${level}`, "aria-expanded": "false" },
       h("time", { datetime: row.time, title: moment(row.time, true) }, clock(row.time), h("i", {}, new Date(row.time).toISOString().slice(19, 23))),
-      h("b", { class: "level" }, row.severity_text), h("span", { class: "who" }, row.broker ?? row.service), h("span", { class: "body" }, row.body));
+      h("b", { class: "level" }, row.severity_text), h("span", { class: "who" }, row.broker ?? row.service), h("span", { class: "body" }, row.body, extra(row)));
     const item = h("li", { class: isContext ? "around" : null, "data-id": row.id }, summary);
     summary.addEventListener("click", () => {
       const details = item.querySelector(".fields");
@@ -265,6 +274,10 @@ export function logs(main) {
   if (query("search") !== null) input.focus();
   return {
     title: "Logs",
+    update() {
+      // A database that was missing and is there now is searched at once.
+      if (failed && state()?.logs.reachable) start();
+    },
     key(key) {
       if (key === "/") input.focus();
       else if (key === "j" || key === "k") {

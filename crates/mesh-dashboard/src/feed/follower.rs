@@ -17,6 +17,10 @@ use crate::wire::{Source, State};
 /// The least time between two states: readers get at most four a second.
 const LEAST: Duration = Duration::from_millis(250);
 
+/// How long is waited after an event: what belongs together, such as the death of a broker after it was late, is told
+/// within a few milliseconds, and one state shows all of it.
+const SETTLE: Duration = Duration::from_millis(25);
+
 /// Time between two questions when all is quiet.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -58,7 +62,7 @@ impl Follower {
                 Some(event) = hints.recv() => {
                     self.incidents_due = true;
                     self.feed.happened(event);
-                    due = due.min(self.asked + LEAST);
+                    due = due.min((self.asked + LEAST).max(Instant::now() + SETTLE));
                 }
                 () = sleep_until(due) => {
                     self.asked = Instant::now();

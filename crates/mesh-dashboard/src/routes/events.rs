@@ -201,7 +201,8 @@ impl Stream {
         }
         (self.seen, self.total) = (news.seq, news.total);
         if has_lines {
-            self.send_lines(news.lines_until).await?;
+            // On the heap only while it is needed: most of a thousand readers follow nothing.
+            Box::pin(self.send_lines(news.lines_until)).await?;
         }
         Some(())
     }

@@ -111,16 +111,8 @@ async fn find(app: &App, id: &str) -> Result<Incident, Problem> {
 /// What is answered if both are away that could tell.
 fn neither(app: &App, archive: &Problem) -> Problem {
     let health = not_known_yet(app);
-    let detail = format!(
-        "{} And there is no database: {}",
-        sentence(&health.detail),
-        archive.detail
-    );
+    let detail = format!("{}; and {}", health.detail.trim_end_matches('.'), archive.detail);
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-}
-
-fn sentence(text: &str) -> String {
-    format!("{}.", text.trim_end_matches('.'))
 }
 
 /// The form of an incident.

@@ -101,6 +101,9 @@ pub struct LinesQuery {
     /// How many, 1 to 1000; 200 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// `true` for the oldest ones, the oldest first; then there is no next page, and `before` means nothing.
+    #[serde(default)]
+    oldest: bool,
 }
 
 /// A query, or where in it the mistake is.
@@ -121,12 +124,18 @@ pub fn parse(text: &str) -> Result<Query, Problem> {
 pub async fn list(State(app): State<App>, Asked(asked): Asked<LinesQuery>) -> Result<Response, Problem> {
     let query = parse(&asked.q)?;
     let limit = bounded(asked.limit, USUAL, MOST)?;
-    let place = asked.before.map_or(Place::Newest, Place::Before);
+    let place = match asked.before {
+        _ if asked.oldest => Place::After(i64::MIN),
+        Some(before) => Place::Before(before),
+        None => Place::Newest,
+    };
     let page = app
         .archive
         .read(async |reader| reader.page(&query, place, limit).await)
         .await?;
-    Ok(fresh(&LinePage::from(page)))
+    let page = LinePage::from(page);
+    let next = page.next.filter(|_| !asked.oldest);
+    Ok(fresh(&LinePage { next, ..page }))
 }
 
 /// How much around a line.
