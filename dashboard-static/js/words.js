@@ -84,3 +84,6 @@ export function extras(row) {
   const known = Object.entries(row.attributes ?? {}).filter(([name, value]) => value !== null && value !== "" && name !== "target");
   return known.map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`).join("  ");
 }
+
+/** A short name where there is little room; the whole one is its title. */
+export const short = (name) => (name.startsWith("broker") && name.length < 9 ? `b${name.slice(6)}` : name);

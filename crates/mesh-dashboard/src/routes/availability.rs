@@ -96,6 +96,7 @@ fn counted(times: impl IntoIterator<Item = i64>, from: i64) -> [u32; SLOTS] {
 }
 
 fn strip(broker: BrokerId, watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> Strip {
+    let watched = &asked(watched, answered);
     let slot = |(watched, answered): (&u32, &u32)| match (watched, answered) {
         (0, _) => Slot::Unwatched,
         (_, 0) => Slot::Down,
@@ -115,6 +116,19 @@ fn strip(broker: BrokerId, watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> S
     }
 }
 
+/// How many samples each slot has in which the broker had been asked: the first one after a start is taken before the
+/// first answer can be there.
+fn asked(watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> [u32; SLOTS] {
+    let mut asked = *watched;
+    for slot in 0..SLOTS {
+        let is_start = slot == 0 || watched[slot - 1] == 0;
+        if is_start && answered[slot] < watched[slot] {
+            asked[slot] -= 1;
+        }
+    }
+    asked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +137,7 @@ mod tests {
     fn what_nobody_watched_is_neither_up_nor_down() {
         let mut watched = [0; SLOTS];
         let mut answered = [0; SLOTS];
-        (watched[0], answered[0]) = (30, 30);
+        (watched[0], answered[0]) = (31, 30);
         (watched[1], answered[1]) = (30, 10);
         (watched[2], answered[2]) = (30, 0);
         let strip = strip("a".parse().unwrap(), &watched, &answered);
