@@ -3,7 +3,8 @@
 export class Problem extends Error {
   constructor({ title, detail, status, at, length }) {
     super(detail);
-    this.title = title;
+    // The status in words means something to programs only.
+    this.title = status === 503 ? "Not available now" : title;
     this.status = status;
     // Where in a query, if it is about one.
     Object.assign(this, { at, length });

@@ -9,6 +9,8 @@ import { KEYS } from "./keys.js";
 import { SIGNS } from "./words.js";
 
 const AREAS = [["overview", "/", "Overview"], ["clients", "/clients", "Clients"], ["incidents", "/incidents", "Incidents"], ["logs", "/logs", "Logs"], ["flow", "/flow", "Flow"]];
+/** What is shown there comes from the database, and is not old because mesh-health is away. */
+const STORED = new Set(["clients", "logs"]);
 const LEVEL_SIGN = { ok: "healthy", warn: "suspect", bad: "dead", idle: "unknown" };
 const stroke = (d, props = {}) => s("path", { d, fill: "none", stroke: "currentColor", "stroke-width": 1.6, "stroke-linecap": "round", "stroke-linejoin": "round", ...props });
 const icon = (...paths) => s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, paths);
@@ -31,6 +33,7 @@ export function header(element, announcer) {
   labelTheme();
 
   let announced = null;
+  let here = null;
   let waiting = 0;
 
   function nextTheme() {
@@ -48,6 +51,7 @@ export function header(element, announcer) {
 
   return {
     area(area) {
+      here = area;
       for (const [name, link] of links) attrs(link, { "aria-current": name === area ? "page" : null });
     },
     update() {
@@ -63,7 +67,7 @@ export function header(element, announcer) {
       else if (age > 0) pillIs("stale", store.everHeard ? `stale ${coarse(age)}` : "connecting");
       else pillIs("live", "live");
       attrs(pause, { "aria-pressed": store.paused, "aria-label": store.paused ? "Resume updates" : "Pause updates" });
-      attrs(document.documentElement, { "data-stale": (store.everHeard && age > 0) || away ? "" : null });
+      attrs(document.documentElement, { "data-stale": (store.everHeard && age > 0) || (away && !STORED.has(here)) ? "" : null });
       announce(age > 3000 ? "The connection to the server is lost." : said.steady);
       return { age, away };
     },

@@ -3,7 +3,7 @@
 // Two clocks: `heard` is this machine's and tells how old the connection is; everything from the server is compared with
 // `serverNow()`, so a wrong clock here makes no wrong ages.
 
-import { follow } from "./stream.js";
+import { connect } from "./stream.js";
 
 const KEPT_MS = 15 * 60 * 1000;
 const MOST_FRAMES = 1500;
@@ -147,13 +147,15 @@ export async function loadHistory() {
 }
 
 export function start() {
-  follow((name, data) => {
+  connect((name, data) => {
     if (name === "lost") {
       store.open = false;
       changed("connection");
       return;
     }
     const wasLost = !store.open;
+    // What was before the page was opened is asked for by itself.
+    const isBack = wasLost && store.everHeard;
     store.open = true;
     store.heard = performance.now();
     if (name === "state") {
@@ -163,12 +165,16 @@ export function start() {
       store.live = data;
       store.everHeard = true;
       remember(data);
-      if (wasLost) loadHistory();
+      if (isBack) loadHistory();
       changed("state");
     } else if (name === "event") {
       store.events.unshift(data.event);
       store.events.length = Math.min(store.events.length, 100);
       changed("event");
-    } else if (wasLost) changed("connection");
+    } else {
+      // What happened meanwhile is in the history.
+      if (name === "gap" || name === "reset") loadHistory();
+      if (wasLost) changed("connection");
+    }
   });
 }

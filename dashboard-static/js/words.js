@@ -74,3 +74,16 @@ export const KNOWN_BY = {
 };
 export const knownBy = (phase) => KNOWN_BY[phase] ?? "measured by mesh-health";
 export const isInferred = (phase) => phase === "first_sign";
+
+/**
+ * What a line of our own programs says beside its name: `reason=connection refused elapsed_ms=12`. Lines of others say all
+ * of it in their text.
+ */
+export function extras(row) {
+  if (!row.service.startsWith("mesh-")) return "";
+  const known = Object.entries(row.attributes ?? {}).filter(([name, value]) => value !== null && value !== "" && name !== "target");
+  return known.map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`).join("  ");
+}
+
+/** A short name where there is little room; the whole one is its title. */
+export const short = (name) => (name.startsWith("broker") && name.length < 9 ? `b${name.slice(6)}` : name);

@@ -86,6 +86,11 @@ class Lab:
         with urllib.request.urlopen(self.url + path, timeout=5) as answer:
             return answer.read().decode()
 
+    def post(self, path):
+        request = urllib.request.Request(self.url + path, method="POST", headers={"x-mesh-action": "1"})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.read().decode()
+
     def status(self):
         return json.loads(self.get("/api/v1/status"))
 
@@ -170,6 +175,16 @@ def open_page(browser, lab):
         context.close()
     wrong = [one for one in complaints if not any(words in one for words in expected)]
     assert not wrong, wrong
+
+
+def settled(page):
+    """Waits until a page has drawn itself and has everything that it asked for."""
+    page.wait_for_function("() => document.title.includes('·') && !document.querySelector('main').innerText.includes('Asking …')")
+
+
+def watched_for(page, ms):
+    """Waits until the page has seen so much of the network."""
+    page.wait_for_function("(ms) => { const range = document.querySelector('.scrub input'); return range && range.max - range.min > ms; }", arg=ms)
 
 
 @contextmanager

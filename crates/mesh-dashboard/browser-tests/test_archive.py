@@ -104,7 +104,6 @@ def test_new_lines_come_by_themselves_and_wait_for_who_reads(open_page, lab):
     page = open_page("/logs")
     page.wait_for_selector(".lines .line")
     page.click("text=Follow")
-    page.wait_for_timeout(800)
     subprocess.run(["mosquitto_pub", "-p", str(lab.base), "-i", "follow-1", "-t", "x", "-m", "y"], check=True)
     page.wait_for_selector(".lines .body:text('follow-1')", timeout=10_000)
     page.evaluate("document.querySelector('.lines').scrollTop = 300")
@@ -114,6 +113,53 @@ def test_new_lines_come_by_themselves_and_wait_for_who_reads(open_page, lab):
     assert page.locator(".lines .body:text('follow-2')").count() == 0
     page.click(".fresh")
     page.wait_for_selector(".lines .body:text('follow-2')")
+
+
+def test_ten_pages_follow_what_each_wants_over_one_stream(open_page, lab, browser):
+    until("the end of earlier streams", lambda: lab.metric("mesh_dashboard_streams") == 0)
+    context = browser.new_context()
+    pages = []
+    for number in range(10):
+        page = open_page(f"/logs?q=client:tab-{number % 3}", context=context)
+        page.wait_for_selector(".lines")
+        page.click("text=Follow")
+        pages.append(page)
+    until("one stream for ten pages", lambda: lab.metric("mesh_dashboard_streams") == 1)
+
+    def visit(number):
+        subprocess.run(["mosquitto_pub", "-p", str(lab.base), "-i", f"tab-{number}", "-t", "x", "-m", "y"], check=True)
+
+    def see(some):
+        for number in range(3):
+            visit(number)
+        for page, wanted in some:
+            page.wait_for_selector(f".lines .body:text('tab-{wanted}')", timeout=15_000)
+            bodies = page.locator(".lines > li .body").all_inner_texts()
+            assert all(f"tab-{wanted}" in body for body in bodies), bodies
+
+    see([(page, number % 3) for number, page in enumerate(pages)])
+    assert lab.metric("mesh_dashboard_streams") == 1
+    # The one that has the stream goes, and lines come while the next one takes over.
+    leader = next(page for page in pages if page.evaluate("document.documentElement.dataset.stream") == "own")
+    rest = [(page, number % 3) for number, page in enumerate(pages) if page is not leader]
+    before = {page: page.locator(".lines > li").count() for page, _ in rest}
+    leader.close()
+    see(rest)
+    for page, wanted in rest:
+        page.wait_for_function("(before) => document.querySelectorAll('.lines > li').length > before", arg=before[page], timeout=15_000)
+        ids = page.evaluate("[...document.querySelectorAll('.lines > li')].map((one) => one.dataset.id)")
+        assert len(ids) == len(set(ids)), "a line stands there twice"
+    until("one stream for nine pages", lambda: lab.metric("mesh_dashboard_streams") == 1)
+    context.close()
+
+
+def test_lines_go_on_after_the_server_was_away(open_page, lab):
+    open_page.expect("ERR_")
+    page = open_page("/logs?q=client:after-break")
+    page.click("text=Follow")
+    lab.fault("kill", "mesh-dashboard")
+    subprocess.run(["mosquitto_pub", "-p", str(lab.base), "-i", "after-break", "-t", "x", "-m", "y"], check=True)
+    page.wait_for_selector(".lines .body:text('after-break')", timeout=20_000)
 
 
 def test_two_thousand_lines_a_second_do_not_stall_the_page(open_page, lab):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import mended, until
+from conftest import mended, settled, until
 
 PAGES = ["/", "/?view=table", "/brokers/broker2", "/incidents", "/flow", "/api", "/nowhere"]
 THEMES = ["light", "dark"]
@@ -27,7 +27,7 @@ def violations(page):
 def test_no_page_has_an_axe_violation(open_page, path, theme):
     open_page.expect("404")
     page = open_page(path, color_scheme=theme)
-    page.wait_for_timeout(300)
+    settled(page)
     assert violations(page) == []
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_cut_off_at_any_width(open_page, width, height):
     for path in PAGES:
         open_page.expect("404")
         page = open_page(path, width=width, height=height)
-        page.wait_for_timeout(200)
+        settled(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         page.close()
 
@@ -158,6 +158,55 @@ def test_without_mesh_health_what_is_old_is_said_to_be_old(open_page, lab):
         assert page.inner_text(".pill") == "live", "the server itself is there"
     page.wait_for_function("() => !('stale' in document.documentElement.dataset)")
     assert page.locator(".notice").count() == 0
+
+
+def test_without_mesh_health_the_incidents_come_from_the_database(open_page, lab):
+    def stored():
+        return json.loads(lab.get("/api/v1/incidents"))["incidents"]
+
+    if not stored():
+        lab.fault("kill", "broker5")
+        until("an incident", stored)
+        lab.fault("restart", "broker5")
+    lab.well()
+    newest = stored()[0]["id"]
+    # mesh-logs asks mesh-health every 10 s.
+    until("the incident in the database", lambda: any(row["attributes"].get("incident") == newest for row in json.loads(lab.get("/api/v1/logs?q=event:incident.step"))["rows"]), 30)
+    with mended(lab, "hang", "mesh-health", "resume"):
+        # A server that starts now has never heard of it.
+        lab.fault("kill", "mesh-dashboard")
+        page = until("a page", lambda: open_page("/incidents"), 30)
+        page.wait_for_selector("text=these are the ones that were stored", timeout=15_000)
+        assert page.locator(f'tbody a[href="/incidents/{newest}"]').count() == 1
+        page.click(f'tbody a[href="/incidents/{newest}"]')
+        page.wait_for_selector("h2:text('Phases')")
+    page.goto(f"{lab.url}/incidents")
+    page.wait_for_function("() => !document.querySelector('main').innerText.includes('were stored')")
+
+
+def test_without_the_database_what_needs_it_says_so(open_page, lab):
+    open_page.expect("503")
+    database, away = lab.state / "mesh.db", lab.state / "away.db"
+    page = open_page("/logs")
+    page.wait_for_selector(".lines .line")
+    # Who writes it has it open, and goes on.
+    database.rename(away)
+    try:
+        page.wait_for_selector("text=The database of mesh-logs cannot be read")
+        page.goto(f"{lab.url}/incidents")
+        page.wait_for_selector("text=Only those that mesh-health remembers")
+        page.goto(f"{lab.url}/clients")
+        page.wait_for_selector("text=Not available now")
+        page.goto(f"{lab.url}/logs")
+        page.wait_for_selector("text=Not available now")
+        page.goto(f"{lab.url}/")
+        page.wait_for_selector(".topology .node")
+        page.goto(f"{lab.url}/logs")
+    finally:
+        away.rename(database)
+    # It is there again, and searched without being asked to.
+    page.wait_for_selector(".lines .line", timeout=10_000)
+    page.wait_for_function("() => !document.querySelector('.notice')")
 
 
 def test_everything_can_be_reached_by_the_keyboard(open_page):
@@ -278,8 +327,8 @@ def test_the_theme_follows_the_system_until_somebody_chooses(open_page):
 def test_nothing_moves_for_those_who_want_it_calm(open_page, lab):
     lab.publish(8)
     page = open_page("/", reduced_motion="reduce")
-    page.wait_for_selector(".topology .dash")
-    page.wait_for_timeout(1_500)
+    # Something moves in the picture, if it may.
+    page.wait_for_selector('.topology .dash:not([data-speed="0"])', state="attached")
     assert page.evaluate("document.getAnimations().length") == 0
     lively = open_page("/")
     lively.wait_for_selector(".topology .dash")
@@ -296,7 +345,8 @@ def test_text_never_becomes_markup(open_page):
 def test_an_open_page_costs_little(open_page, lab):
     lab.publish(14)
     page = open_page("/")
-    page.wait_for_timeout(2_000)
+    settled(page)
+    page.wait_for_selector(".strips svg")
     session = page.context.new_cdp_session(page)
     # The time that the page itself has used, not the time that others took from it.
     session.send("Performance.enable", {"timeDomain": "threadTicks"})

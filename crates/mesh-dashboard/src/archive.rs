@@ -26,11 +26,24 @@ impl Archive {
         }
     }
 
-    /// A way to read the database that is there now.
+    /// What `ask` gets from the database that is there now.
     ///
     /// # Errors
     ///
     /// 503 with the reason if there is none that can be read.
+    pub async fn read<T>(
+        &self,
+        ask: impl AsyncFnOnce(Reader) -> Result<T, StoreError>,
+    ) -> Result<T, Problem> {
+        let reader = self.reader().await?;
+        ask(reader).await.map_err(|error| failed(&error))
+    }
+
+    /// A way to read the database that is there now, for who reads for longer.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
     pub async fn reader(&self) -> Result<Reader, Problem> {
         let inode = std::fs::metadata(&self.path).map(|file| file.ino()).ok();
         let mut open = self.open.lock().await;
@@ -46,7 +59,7 @@ impl Archive {
 }
 
 /// What is answered if the database cannot be read.
-pub fn failed(error: &StoreError) -> Problem {
+fn failed(error: &StoreError) -> Problem {
     let mut detail = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(deeper) = cause {

@@ -4,6 +4,7 @@
 //! shell, `index.html`, is asked for again, and it is not sent again if it is the same (`ETag`).
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -26,6 +27,9 @@ const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000
 
 /// May be kept, and must be asked for each time.
 const ASK: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// What the shell says of the modules inside the program.
+static EMBEDDED_PRELOADS: OnceLock<String> = OnceLock::new();
 
 /// Where the files come from.
 #[derive(Debug)]
@@ -50,14 +54,12 @@ impl Assets {
             Some(_) => "/assets/dev".to_owned(),
             None => format!("/assets/{VERSION}"),
         };
-        let preload: String = self
-            .modules()
-            .iter()
-            .map(|path| format!("<link rel=\"modulepreload\" href=\"{base}/{path}\">\n"))
-            .collect();
-        let html = html
-            .replace("{{preload}}", preload.trim_end())
-            .replace("{{assets}}", &base);
+        let preload = match &self.folder {
+            Some(_) => self.preloads(&base),
+            // Reading every module for each page would be half of what a page costs.
+            None => EMBEDDED_PRELOADS.get_or_init(|| self.preloads(&base)).clone(),
+        };
+        let html = html.replace("{{preload}}", &preload).replace("{{assets}}", &base);
         let tag = format!("\"{VERSION}-{}\"", html.len());
         let mut response = if status == StatusCode::OK && self.folder.is_none() && has(request, &tag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -111,6 +113,15 @@ impl Assets {
         headers.insert(header::CACHE_CONTROL, FOR_EVER);
         headers.insert(header::ETAG, HeaderValue::from_str(&tag).ok()?);
         Some(response)
+    }
+
+    fn preloads(&self, base: &str) -> String {
+        let links: Vec<String> = self
+            .modules()
+            .iter()
+            .map(|path| format!("<link rel=\"modulepreload\" href=\"{base}/{path}\">"))
+            .collect();
+        links.join("\n")
     }
 
     /// The modules of the first page, which the shell names so that they are fetched at once and not one after the

@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use crate::archive::Archive;
 use crate::assets::Assets;
 use crate::feed::upstream::Upstream;
-use crate::feed::{Feed, Follower};
+use crate::feed::{Feed, follower, tail};
 use crate::metrics::Counters;
 use crate::routes::App;
 use crate::routes::flow::Flow;
@@ -55,16 +55,25 @@ pub async fn run(
     let feed = Arc::new(Feed::new(config.dashboard.max_streams, Arc::clone(&counters)));
     let upstream = Upstream::new(config.health.listen);
     let (hints, hinted) = tokio::sync::mpsc::channel(256);
-    let follower = Follower::new(Arc::clone(&feed), upstream.clone());
+    let follower = follower::Follower::new(Arc::clone(&feed), upstream.clone());
     tasks.spawn("follower", follower.run(hinted, token.clone()));
-    tasks.spawn("listener", feed::listen(upstream.clone(), hints, token.clone()));
+    tasks.spawn(
+        "listener",
+        follower::listen(upstream.clone(), hints, token.clone()),
+    );
+    let archive = Arc::new(Archive::new(config.logs.database.clone()));
+    tasks.spawn(
+        "tail",
+        tail::watch(Arc::clone(&feed), Arc::clone(&archive), token.clone()),
+    );
 
     let secrets = Secrets::load(&config.security.secrets_dir)
         .inspect_err(|error| tracing::warn!(%error, "no test messages can be sent from the page"));
     let app = App {
         feed,
         upstream,
-        archive: Arc::new(Archive::new(config.logs.database.clone())),
+        archive,
+        brokers: config.topology.ids().cloned().collect(),
         counters,
         assets: Arc::new(Assets::new(assets)),
         flow: Arc::new(Flow::new(config, secrets.ok())),

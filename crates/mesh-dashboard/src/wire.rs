@@ -16,6 +16,8 @@ pub struct State {
     pub at: Timestamp,
     /// How it is with mesh-health, where the rest comes from.
     pub health: Source,
+    /// How it is with the database that mesh-logs writes, where log lines, clients and the past come from.
+    pub logs: Source,
     /// The last that mesh-health told; `null` if it never answered.
     pub snapshot: Option<Snapshot>,
     /// The latest incident; `null` if there was none since mesh-health started, or if that is not known.
@@ -32,6 +34,17 @@ pub struct Source {
     pub answered_at: Option<Timestamp>,
     /// Why it is not reachable, in a sentence.
     pub error: Option<String>,
+}
+
+impl Source {
+    /// Nobody asked yet; `why` says so.
+    pub fn unasked(why: &str) -> Self {
+        Self {
+            reachable: false,
+            answered_at: None,
+            error: Some(why.to_owned()),
+        }
+    }
 }
 
 /// One broker with its links: the body of `GET /api/v1/brokers/{id}`.
@@ -65,6 +78,11 @@ pub struct LinkList {
 pub struct IncidentPage {
     /// The incidents.
     pub incidents: Vec<Incident>,
+    /// Whether mesh-health tells them now. If not, they are from this program's memory and the database, and what was
+    /// open may be over.
+    pub is_live: bool,
+    /// Why the older ones, which are in the database only, are missing; `null` if they are not.
+    pub archive_error: Option<String>,
     /// Give this as `after` for the next page; `null` at the end.
     pub next: Option<String>,
 }

@@ -16,7 +16,7 @@ struct Page {
     url: String,
     end: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A page whose mesh-health is a port on which nobody listens.
@@ -32,7 +32,7 @@ async fn page(settings: &str) -> Page {
     let broker = "[[broker]]\nid = \"broker1\"\naddress = \"127.0.0.1:1\"\n";
     std::fs::write(
         &path,
-        format!("{broker}[health]\nlisten = \"{nobody}\"\n{settings}"),
+        format!("{broker}[health]\nlisten = \"{nobody}\"\n[logs]\ndatabase = \"mesh.db\"\n{settings}"),
     )
     .unwrap();
     let config = Config::load(&path, [], &[]).unwrap();
@@ -47,7 +47,7 @@ async fn page(settings: &str) -> Page {
         url,
         end,
         task,
-        _folder: folder,
+        folder,
     }
 }
 
@@ -65,11 +65,23 @@ async fn without_mesh_health_it_says_so_and_ends_when_asked() {
         "unknown is null"
     );
     assert_eq!(get(&format!("{}/healthz", page.url)).status, 200);
-    for path in ["brokers/broker1", "links", "incidents"] {
+    for (path, why) in [
+        ("brokers/broker1", "refused"),
+        ("links", "refused"),
+        ("incidents", "refused"),
+        ("incidents", "no database"),
+        ("incidents/i-1", "no database"),
+        ("clients", "mesh.db"),
+        ("logs", "mesh.db"),
+        ("availability", "mesh.db"),
+    ] {
         let answer = get(&format!("{}/api/v1/{path}", page.url));
         assert_eq!(answer.status, 503, "{path}");
-        assert!(answer.body.contains("refused"), "{}", answer.body);
+        assert!(answer.body.contains(why), "{path}: {}", answer.body);
     }
+    let state = stream.until(Duration::from_secs(10), |message| message.name == "state");
+    let error = state.data["logs"]["error"].as_str().unwrap();
+    assert!(error.contains("mesh.db"), "{error}");
     page.end.send(()).unwrap();
     // An open stream must not hold up the end.
     page.task.await.unwrap().unwrap();
@@ -125,6 +137,54 @@ async fn with_a_token_nobody_gets_in_without_it() {
         request("GET", &at("/metrics"), &[("authorization", &bearer)]).status,
         200
     );
+    page.end.send(()).unwrap();
+    page.task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mesh_health_the_incidents_are_those_of_the_database() {
+    let page = page("").await;
+    let mut stream = Stream::open(&page.url, None).unwrap();
+    let (mut writer, _) = mesh_store::Writer::open(&page.folder.path().join("mesh.db"))
+        .await
+        .unwrap();
+    let incident = |number: u32| -> mesh_model::Incident {
+        let began = format!("2026-11-23T03:00:{number:02}Z");
+        let text = format!(
+            r#"{{"id":"i-{number}","kind":"broker","broker":"broker1","from":null,"to":null,"generation":1,"reason":"refused",
+            "began_at":"{began}","ended_at":"{began}","phases":[{{"phase":"first_sign","at":"{began}","elapsed_ms":0.0}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    let all: Vec<_> = (1..=5).map(incident).collect();
+    writer.store_incidents(&all).await.unwrap();
+    // A database that comes later is found.
+    stream.until(Duration::from_secs(10), |message| {
+        message.data["logs"]["reachable"] == true
+    });
+    let json = |path: &str| -> serde_json::Value {
+        let answer = get(&format!("{}/api/v1/{path}", page.url));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    };
+    let first = json("incidents?limit=3");
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        let list = page["incidents"].as_array().unwrap().iter();
+        list.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&first), ["i-5", "i-4", "i-3"]);
+    assert_eq!(
+        (&first["is_live"], &first["next"]),
+        (&false.into(), &"i-3".into())
+    );
+    let rest = json("incidents?limit=3&after=i-3");
+    assert_eq!(
+        (ids(&rest), &rest["next"]),
+        (vec!["i-2".to_owned(), "i-1".to_owned()], &serde_json::Value::Null)
+    );
+    assert_eq!(json("incidents/i-2"), serde_json::to_value(&all[1]).unwrap());
+    assert_eq!(get(&format!("{}/api/v1/incidents/i-9", page.url)).status, 404);
+    assert_eq!(json("availability")["strips"][0]["broker"], "broker1");
     page.end.send(()).unwrap();
     page.task.await.unwrap().unwrap();
 }

@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Answer, Stream, get, post, request};
+use common::{Answer, Message, Stream, get, post, request};
 use mesh_lab::{Fault, Lab, LabOptions, wait_until};
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ async fn lab(settings: &str) -> Lab {
     let options = LabOptions {
         brokers: 3,
         dashboard: true,
+        logs: true,
         settings: settings.to_owned(),
         ..LabOptions::default()
     };
@@ -209,5 +211,118 @@ async fn the_stream_tells_what_happens_and_can_be_resumed() {
     });
     let report = back.await.unwrap();
     assert!(report.contains("| confirmed |"), "{report}");
+    lab.stop().await.unwrap();
+}
+
+/// Has a client with this id connect to the first broker and leave.
+fn visit(lab: &Lab, client_id: &str) {
+    let broker = lab.broker(&"broker1".parse().unwrap());
+    let done = Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port().to_string(),
+            "-i",
+            client_id,
+            "-t",
+            "x",
+            "-n",
+        ])
+        .status();
+    assert!(done.unwrap().success());
+}
+
+/// The ids of the lines in a `logs` message that are about this client.
+fn about(message: &Message, client_id: &str) -> Vec<String> {
+    let rows = message.data["rows"].as_array().into_iter().flatten();
+    let own = rows.filter(|row| row["client_id"] == client_id);
+    own.map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_are_followed_in_the_one_stream_and_none_is_lost_when_it_breaks() {
+    let (lab, url) = known("").await;
+    let parameters = "?follow=event:client.connected+client:one&follow=event:client.connected+client:two";
+    // Where lines begin must be known before any is written.
+    let there = wait_until("the database", PATIENCE, async || {
+        let logs = parsed(&get(&format!("{url}/api/v1/status")))["logs"].clone();
+        if logs["reachable"] == true {
+            Ok(())
+        } else {
+            Err(logs.to_string())
+        }
+    });
+    there.await.unwrap();
+    let mut stream = Stream::follow(&url, parameters, None).unwrap();
+    stream.until(PATIENCE, |message| message.name == "state");
+    visit(&lab, "one");
+    let has_lines = |message: &Message| {
+        message.data["rows"]
+            .as_array()
+            .is_some_and(|rows| !rows.is_empty())
+    };
+    let first = stream.until(PATIENCE, has_lines);
+    assert_eq!(first.data["q"], "event:client.connected client:one");
+    assert_eq!(about(&first, "one").len(), 1);
+    visit(&lab, "two");
+    let second = stream.until(PATIENCE, has_lines);
+    assert_eq!(second.data["q"], "event:client.connected client:two");
+    let last = stream.until(PATIENCE, |message| message.name == "state").id;
+    drop(stream);
+
+    // Nobody follows while these lines come.
+    visit(&lab, "one");
+    let path = format!("{url}/api/v1/logs?q=event:client.connected+client:one");
+    let stored = wait_until("the line is stored", PATIENCE, async || {
+        let page = parsed(&get(&path));
+        if page["rows"].as_array().unwrap().len() == 2 {
+            Ok(())
+        } else {
+            Err(page.to_string())
+        }
+    });
+    stored.await.unwrap();
+    let by_header = Stream::follow(&url, parameters, Some(&last));
+    let by_address = Stream::follow(&url, &format!("{parameters}&after={last}"), None);
+    for resumed in [by_header, by_address] {
+        let missed = resumed.unwrap().until(PATIENCE, has_lines);
+        assert_eq!(about(&missed, "one").len(), 1);
+        assert_ne!(
+            about(&missed, "one"),
+            about(&first, "one"),
+            "what was told is not told again"
+        );
+    }
+    is_problem(&get(&format!("{url}/api/v1/events?follow=level%3E%3Dloud")), 400);
+    is_problem(&get(&format!("{url}/api/v1/events?q=x")), 400);
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_lines_is_told_in_batches_and_what_is_left_out_is_counted() {
+    let (lab, url) = known("").await;
+    let mut stream = Stream::follow(&url, "?follow=flood", None).unwrap();
+    stream.until(PATIENCE, |message| message.data["logs"]["reachable"] == true);
+    let total = 20_000;
+    let text: String = (0..total).map(|n| format!("flood line {n}\n")).collect();
+    let log = lab.log_dir("nginx").join("nginx.log");
+    let mut file = std::fs::OpenOptions::new().append(true).open(log).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    let (mut told, mut left_out, mut batches) = (0, 0, 0_u32);
+    let began = Instant::now();
+    while told + left_out < total {
+        let message = stream.until(PATIENCE, |message| {
+            ["logs", "gap"].contains(&message.name.as_str())
+        });
+        assert_eq!(message.data["q"], "flood");
+        left_out += message.data["missed"].as_u64().unwrap_or(0);
+        let rows = message.data["rows"].as_array().map_or(0, Vec::len);
+        assert!(rows <= 200, "{rows} lines at once");
+        told += rows as u64;
+        batches += u32::from(rows > 0);
+    }
+    assert_eq!(told + left_out, total, "every line is told or counted");
+    assert!(left_out > 0 && f64::from(batches) <= 4.0 * began.elapsed().as_secs_f64() + 1.0);
     lab.stop().await.unwrap();
 }

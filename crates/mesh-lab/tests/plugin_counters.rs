@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use mesh_lab::wait_until;
-use mesh_model::names::{BRIDGES_TOPIC, RETAINED_TOPIC, SESSIONS_TOPIC};
+use mesh_model::names::{BRIDGES_TOPIC, CLIENTS_TOPIC, RETAINED_TOPIC, SESSIONS_TOPIC};
 use support::client::{Client, Who};
 use support::inbox::{Inbox, Message};
 use support::{PATIENCE, all, at, brokers, start};
@@ -106,7 +106,8 @@ async fn counters_come_each_second_and_add_up_to_what_was_sent() {
         }
         assert_eq!(now[SESSIONS_TOPIC], 2, "two links fetch from broker{n}");
         assert_eq!(now[BRIDGES_TOPIC], 2, "broker{n} fetches from two");
-        assert_eq!(now.len(), 23, "broker{n} has no other counters: {now:?}");
+        assert_eq!(now[CLIENTS_TOPIC], 1, "only this test listens at broker{n}");
+        assert_eq!(now.len(), 24, "broker{n} has no other counters: {now:?}");
     }
 
     let health = Who::named("mesh.test").with_user("mesh-health", &lab.secrets().health);
@@ -117,6 +118,16 @@ async fn counters_come_each_second_and_add_up_to_what_was_sent() {
         3,
         "a probe is a session too"
     );
+    assert_eq!(counters(&inboxes[0])[CLIENTS_TOPIC], 1, "but no client");
+    // Who takes over a session is still one client.
+    let first = Client::open(at(&lab, 1), &Who::named("counted")).await;
+    let second = Client::open(at(&lab, 1), &Who::named("counted")).await;
+    next_rounds(&inboxes[..1], 2).await;
+    assert_eq!(counters(&inboxes[0])[CLIENTS_TOPIC], 2);
+    drop(first);
+    second.leave().await;
+    next_rounds(&inboxes[..1], 2).await;
+    assert_eq!(counters(&inboxes[0])[CLIENTS_TOPIC], 1);
     probe.leave().await;
     lab.kill("broker3").await.unwrap();
     next_rounds(&inboxes[..1], 2).await;

@@ -118,7 +118,7 @@ async fn the_history_of_a_failover_is_in_the_database() {
     .await
     .unwrap();
     wait_until("the incident with its end", DEADLINE, async || {
-        let incidents = reader.incidents(10).await.unwrap();
+        let incidents = reader.incidents(None, 10).await.unwrap();
         let incident = incidents
             .iter()
             .find(|incident| {

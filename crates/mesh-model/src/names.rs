@@ -117,6 +117,11 @@ pub const SESSIONS_TOPIC: &str = "$SYS/broker/mesh/sessions";
 /// The broker counts them among its clients, as it does the sessions of [`SESSIONS_TOPIC`].
 pub const BRIDGES_TOPIC: &str = "$SYS/broker/mesh/bridges";
 
+/// The topic on which the plugin tells how many clients are connected, without sessions of the mesh. What the broker
+/// itself counts has those too, some of which last a few milliseconds, so nothing can be subtracted from it that was
+/// counted at another instant.
+pub const CLIENTS_TOPIC: &str = "$SYS/broker/mesh/clients";
+
 /// The topic on which the plugin tells a number that no other start of its broker has. A broker that restarts faster
 /// than its silence is noticed is known by it; nobody but the plugin can write it.
 pub const BOOT_TOPIC: &str = "$SYS/broker/mesh/boot";

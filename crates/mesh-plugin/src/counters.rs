@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mesh_model::BrokerId;
-use mesh_model::names::{BOOT_TOPIC, BRIDGES_TOPIC, SESSIONS_TOPIC, link_counter, link_counter_topic};
+use mesh_model::names::{
+    BOOT_TOPIC, BRIDGES_TOPIC, CLIENTS_TOPIC, SESSIONS_TOPIC, link_counter, link_counter_topic,
+};
 
 /// How often the counters are published.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -84,6 +86,7 @@ impl Board {
         counts: impl Iterator<Item = LinkCounts>,
         sessions: usize,
         bridges: usize,
+        clients: usize,
     ) -> impl Iterator<Item = (&str, u64)> {
         let of_links = self.links.iter().zip(counts).flat_map(|(topics, count)| {
             let values = COUNTERS.map(|(_, value)| value(&count));
@@ -93,6 +96,7 @@ impl Board {
             (SESSIONS_TOPIC, sessions as u64),
             (BRIDGES_TOPIC, bridges as u64),
             (BOOT_TOPIC, self.boot),
+            (CLIENTS_TOPIC, clients as u64),
         ])
     }
 }
@@ -126,8 +130,8 @@ mod tests {
             LinkCounts::default(),
         ];
         let board = Board::new(&peers, 5);
-        let lines: Vec<_> = board.lines(counts.into_iter(), 4, 2).collect();
-        assert_eq!(lines.len(), 2 * COUNTERS.len() + 3);
+        let lines: Vec<_> = board.lines(counts.into_iter(), 4, 2, 7).collect();
+        assert_eq!(lines.len(), 2 * COUNTERS.len() + 4);
         assert_eq!(lines[0], ("$SYS/broker/mesh/link/b2/received", 1));
         assert_eq!(lines[1], ("$SYS/broker/mesh/link/b2/sent", 2));
         assert_eq!(lines[2], ("$SYS/broker/mesh/link/b2/held_back", 3));
@@ -137,5 +141,6 @@ mod tests {
         assert_eq!(lines[20], ("$SYS/broker/mesh/sessions", 4));
         assert_eq!(lines[21], ("$SYS/broker/mesh/bridges", 2));
         assert_eq!(lines[22], ("$SYS/broker/mesh/boot", 5));
+        assert_eq!(lines[23], ("$SYS/broker/mesh/clients", 7));
     }
 }

@@ -470,7 +470,12 @@ impl Plugin {
         let policy = self.policy.borrow();
         // Queued by the broker until its next turn: nothing is called back from here.
         let refused = board
-            .lines(policy.counts(), policy.sessions(), policy.bridges())
+            .lines(
+                policy.counts(),
+                policy.sessions(),
+                policy.bridges(),
+                policy.clients(),
+            )
             .find_map(|(topic, value)| ffi::publish_retained(topic, &value.to_string()).err());
         drop(policy);
         drop(board);

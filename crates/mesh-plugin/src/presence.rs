@@ -76,6 +76,11 @@ impl Presence {
         Some(session)
     }
 
+    /// How many clients are connected here.
+    pub fn connected(&self) -> usize {
+        self.connected.len()
+    }
+
     /// Whether this is a client with a session here.
     pub fn is_connected(&self, client: ClientKey) -> bool {
         self.connected.contains_key(&client)

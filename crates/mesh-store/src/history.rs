@@ -101,30 +101,62 @@ async fn write_incidents(
     Ok(())
 }
 
+/// What fails if reading incidents does.
+const READ: &str = "read incidents";
+
 impl Reader {
-    /// The latest incidents, newest first.
+    /// At most `limit` incidents, those that began last first; only such that come after
+    /// `before` in that order, if it is given.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub async fn incidents(&self, limit: u32) -> Result<Vec<Incident>, StoreError> {
-        let what = "read incidents";
-        let rows = sqlx::query("SELECT * FROM incident ORDER BY began_at DESC LIMIT ?")
-            .bind(limit)
-            .fetch_all(self.pool())
-            .await
-            .during(what)?;
+    pub async fn incidents(
+        &self,
+        before: Option<&Incident>,
+        limit: u32,
+    ) -> Result<Vec<Incident>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM incident WHERE (began_at, id) < (?, ?) ORDER BY began_at DESC, id DESC LIMIT ?",
+        )
+        .bind(before.map_or(i64::MAX, |before| nanos(before.began_at)))
+        .bind(before.map_or("", |before| &before.id))
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during(READ)?;
         let mut incidents = Vec::new();
-        for row in rows {
-            let id: String = row.try_get("id").during(what)?;
-            let phases = sqlx::query("SELECT * FROM incident_phase WHERE incident = ? ORDER BY number")
-                .bind(&id)
-                .fetch_all(self.pool())
-                .await
-                .during(what)?;
-            incidents.push(incident(id, &row, &phases).during(what)?);
+        for row in &rows {
+            incidents.push(self.with_phases(row).await?);
         }
         Ok(incidents)
+    }
+
+    /// The incident `id`; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn incident(&self, id: &str) -> Result<Option<Incident>, StoreError> {
+        let row = sqlx::query("SELECT * FROM incident WHERE id = ?")
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await
+            .during(READ)?;
+        match row {
+            Some(row) => self.with_phases(&row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn with_phases(&self, row: &SqliteRow) -> Result<Incident, StoreError> {
+        let id: String = row.try_get("id").during(READ)?;
+        let phases = sqlx::query("SELECT * FROM incident_phase WHERE incident = ? ORDER BY number")
+            .bind(&id)
+            .fetch_all(self.pool())
+            .await
+            .during(READ)?;
+        incident(id, row, &phases).during(READ)
     }
 
     /// The values of `series` of `target` in `[from, to)`, oldest first.

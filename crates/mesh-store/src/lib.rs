@@ -23,7 +23,7 @@ pub mod writer;
 pub use error::{StoreError, Trouble};
 pub use open::Opened;
 pub use query::{Query, QueryError};
-pub use reader::{Page, Reader};
+pub use reader::{News, Page, Reader};
 pub use row::{LogRow, NewRow};
 pub use sessions::{ProxiedConnection, Session};
 pub use source::SourceState;

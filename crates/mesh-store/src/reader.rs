@@ -8,6 +8,8 @@ use serde::Serialize;
 use sqlx::sqlite::{SqlitePoolOptions, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
+use mesh_model::names::CLIENT_ID_PREFIX;
+
 use crate::error::{StoreError, While};
 use crate::query::{Plan, Query};
 use crate::row::{COLUMNS, LogRow};
@@ -50,6 +52,17 @@ pub enum Place {
     Before(i64),
     /// With the line after the one with this id, going on towards newer ones.
     After(i64),
+}
+
+/// What was stored lately, for who follows.
+#[derive(Debug, Default)]
+pub struct News {
+    /// The newest lines, oldest first.
+    pub rows: Vec<LogRow>,
+    /// How many lines before them were left out, since there were more than were asked for.
+    pub left_out: u64,
+    /// What to give the next time, in nanoseconds since 1970.
+    pub until: i64,
 }
 
 /// How many lines there were when.
@@ -149,18 +162,13 @@ impl Reader {
         })
     }
 
-    /// The lines that `query` asks for and that were stored after `observed_ns`, oldest first, with what to give the
-    /// next time; for who follows. At most `limit` lines; a later call gets the rest.
+    /// The lines that `query` asks for and that were stored after `observed_ns`, at most the newest `limit` of them. It
+    /// covers some batches at a time: nothing is left when it comes back with the `observed_ns` that it was given.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub async fn news(
-        &self,
-        query: &Query,
-        observed_ns: i64,
-        limit: u32,
-    ) -> Result<(Vec<LogRow>, i64), StoreError> {
+    pub async fn news(&self, query: &Query, observed_ns: i64, limit: u32) -> Result<News, StoreError> {
         let what = "ask for new lines";
         let row = sqlx::query(
             "SELECT min(first_id) AS first, max(last_id) AS last, max(observed_ns) AS observed FROM \
@@ -171,7 +179,10 @@ impl Reader {
         .await
         .during(what)?;
         let Some(until) = row.try_get::<Option<i64>, _>("observed").during(what)? else {
-            return Ok((Vec::new(), observed_ns));
+            return Ok(News {
+                until: observed_ns,
+                ..News::default()
+            });
         };
         let (first, last): (i64, i64) = (
             row.try_get("first").during(what)?,
@@ -180,8 +191,29 @@ impl Reader {
         let mut plan = Plan::new(query, Timestamp::now());
         plan.from = plan.from.max(first);
         plan.to = plan.to.min(last.saturating_add(1));
-        let rows = self.lines(&plan, true, limit, Some((observed_ns, until))).await?;
-        Ok((rows, until))
+        let observed = Some((observed_ns, until));
+        let mut rows = self.lines(&plan, false, limit, observed).await?;
+        rows.reverse();
+        let is_full = rows.len() == limit as usize;
+        let left_out = if is_full {
+            let mut count = QueryBuilder::new("SELECT count(*) FROM (");
+            push_select(&mut count, "1", &plan, true);
+            push_observed(&mut count, observed);
+            let all: i64 = count
+                .push(")")
+                .build_query_scalar()
+                .fetch_one(&self.pool)
+                .await
+                .during(what)?;
+            all.unsigned_abs().saturating_sub(rows.len() as u64)
+        } else {
+            0
+        };
+        Ok(News {
+            rows,
+            left_out,
+            until,
+        })
     }
 
     /// When the last batch was stored, in nanoseconds since 1970: where following begins.
@@ -263,10 +295,7 @@ impl Reader {
         observed: Option<(i64, i64)>,
     ) -> Result<Vec<LogRow>, StoreError> {
         let mut query = select(COLUMNS, plan, true);
-        if let Some((after, until)) = observed {
-            query.push(" AND l.observed_ns > ").push_bind(after);
-            query.push(" AND l.observed_ns <= ").push_bind(until);
-        }
+        push_observed(&mut query, observed);
         order(&mut query, plan, is_rising, i64::from(limit));
         let rows = query.build().fetch_all(&self.pool).await.during("search")?;
         rows.iter()
@@ -330,7 +359,8 @@ impl Reader {
         Ok(histogram)
     }
 
-    /// Which values the fields of the lines have that `query` asks for, the most frequent first.
+    /// Which values the fields of the lines have that `query` asks for, the most frequent first; without the sessions of
+    /// the mesh itself.
     ///
     /// # Errors
     ///
@@ -348,7 +378,9 @@ impl Reader {
         let count = |column: &'static str| -> Result<Vec<(String, u64)>, sqlx::Error> {
             let mut counts: HashMap<&str, u64> = HashMap::new();
             for row in &rows {
-                if let Some(value) = row.try_get::<Option<&str>, _>(column)? {
+                let value = row.try_get::<Option<&str>, _>(column)?;
+                // The mesh's own sessions come and go each second; nobody's clients could be seen beside them.
+                if let Some(value) = value.filter(|value| !value.starts_with(CLIENT_ID_PREFIX)) {
                     *counts.entry(value).or_default() += 1;
                 }
             }
@@ -441,6 +473,14 @@ fn push_select(query: &mut QueryBuilder<Sqlite>, columns: &str, plan: &Plan, wit
                 .push_bind(value.clone());
         }
         query.push(")");
+    }
+}
+
+/// Only lines that were stored after the one time and until the other.
+fn push_observed(query: &mut QueryBuilder<Sqlite>, observed: Option<(i64, i64)>) {
+    if let Some((after, until)) = observed {
+        query.push(" AND l.observed_ns > ").push_bind(after);
+        query.push(" AND l.observed_ns <= ").push_bind(until);
     }
 }
 

@@ -166,6 +166,10 @@ async fn pages_join_without_a_gap_and_context_is_around_a_line() {
     assert!(reader.context(1, 2, 2, false).await.unwrap().is_empty());
 }
 
+fn said(rows: &[LogRow]) -> Vec<&str> {
+    rows.iter().map(|row| row.body.as_str()).collect()
+}
+
 #[tokio::test]
 async fn who_follows_gets_late_lines_too_and_each_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,16 +179,18 @@ async fn who_follows_gets_late_lines_too_and_each_once() {
     let reader = Reader::open(&path).await.unwrap();
     let start = reader.last_observed().await.unwrap();
     let all = Query::default();
-    let (rows, next) = reader.news(&all, start, 10).await.unwrap();
-    assert_eq!((rows.len(), next), (0, start));
+    let news = reader.news(&all, start, 10).await.unwrap();
+    assert_eq!((news.rows.len(), news.until), (0, start));
     // Of another source, with an older time.
     store(&mut writer, [record(50, "late"), record(200, "second")]).await;
-    let (rows, next) = reader.news(&all, start, 10).await.unwrap();
-    assert_eq!(
-        rows.iter().map(|row| row.body.as_str()).collect::<Vec<_>>(),
-        ["late", "second"]
-    );
-    assert_eq!(reader.news(&all, next, 10).await.unwrap().0.len(), 0);
+    let news = reader.news(&all, start, 10).await.unwrap();
+    assert_eq!((said(&news.rows), news.left_out), (vec!["late", "second"], 0));
+    assert_eq!(reader.news(&all, news.until, 10).await.unwrap().rows.len(), 0);
+    // Of more than are wanted the newest come, and the others are counted.
+    for (query, newest, left_out) in [(all, "second", 1), ("late".parse().unwrap(), "late", 0)] {
+        let few = reader.news(&query, start, 1).await.unwrap();
+        assert_eq!((said(&few.rows), few.left_out), (vec![newest], left_out));
+    }
 }
 
 #[tokio::test]

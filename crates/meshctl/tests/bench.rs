@@ -84,6 +84,38 @@ fn a_fault_that_does_not_exist_is_a_wrong_use() {
 }
 
 #[test]
+fn the_quick_form_of_the_bench_of_the_page_measures_everything() {
+    let output = bench("dashboard", &["--quick", "--json"]);
+    let progress = String::from_utf8_lossy(&output.stderr);
+    if progress.contains("there is no chromium here") {
+        assert_eq!(output.status.code(), Some(1));
+        return;
+    }
+    assert!(output.status.success(), "{:?}: {progress}", output.status);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for times in ["first_page_ms", "first_page_kept_ms", "event_ms", "picture_ms"] {
+        let of = |name: &str| report[times][name].as_f64().unwrap();
+        assert!(
+            0.0 < of("p50") && of("p50") <= of("p99") && of("p99") <= of("max"),
+            "{times}: {report}"
+        );
+    }
+    // A death and a return, ten times.
+    assert!(report["events"].as_u64().unwrap() >= 20, "{report}");
+    assert_eq!(report["readers"], 1_000);
+    assert!(
+        report["crowd_bytes_per_s_each"].as_f64().unwrap() > 100.0,
+        "{report}"
+    );
+    for cost in ["idle", "crowd"] {
+        assert!(
+            report[cost]["rss_mib"].is_f64() || !cfg!(target_os = "linux"),
+            "{report}"
+        );
+    }
+}
+
+#[test]
 fn the_quick_form_of_the_bench_of_logs_measures_everything() {
     let output = bench("logs", &["--quick", "--json", "--rows", "20000"]);
     let progress = String::from_utf8_lossy(&output.stderr);

@@ -35,7 +35,7 @@ export function incidentRows() {
       }
       if (next.length === 0) {
         shown = null;
-        return replace(box, h("p", { class: "empty" }, h("b", {}, "No incident"), "is known to mesh-health. To see one: meshctl lab fault kill broker1"));
+        return replace(box, h("p", { class: "empty" }, h("b", {}, "No incident"), "is known. To see one in the lab: meshctl lab fault kill broker1"));
       }
       const key = next.map((incident) => `${incident.id}/${incident.phases.length}/${incident.ended_at ?? coarse(serverNow() - Date.parse(incident.began_at))}`).join();
       if (key === shown) return;

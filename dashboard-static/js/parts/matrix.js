@@ -2,6 +2,7 @@
 
 import { attrs, h, replace, text } from "../dom.js";
 import { ms } from "../format.js";
+import { short } from "../words.js";
 
 export function matrix() {
   const table = h("table", { class: "matrix" });
@@ -10,6 +11,9 @@ export function matrix() {
 
   function build(brokers) {
     cells = new Map();
+    // So many columns are narrow, and what does not fit is scrolled to and not cut.
+    table.classList.toggle("crowded", brokers.length > 7);
+    table.style.minWidth = brokers.length > 7 ? `${70 + 37 * brokers.length}px` : "";
     const names = brokers.map((broker) => broker.id);
     const head = h("thead", {}, h("tr", {}, h("td", { class: "small self corner" }, h("span", {}, "from ↓ to →")), names.map((name) => h("th", { scope: "col", title: name }, short(name)))));
     const rows = names.map((from) =>
@@ -34,7 +38,7 @@ export function matrix() {
       for (const link of frame.links) {
         const cell = cells.get(`${link.from}>${link.to}`);
         if (!cell) continue;
-        text(cell, link.state === "down" ? "✕ down" : ms(link.latency_ms));
+        text(cell, link.state === "down" ? (table.classList.contains("crowded") ? "✕" : "✕ down") : ms(link.latency_ms));
         // Heat from 0.1 ms to 1 s, by the logarithm; the text stays legible on all of it.
         const heat = link.latency_ms === null || link.latency_ms === undefined ? 0 : Math.max(0, Math.min(30, 8 * (Math.log10(link.latency_ms) + 1)));
         attrs(cell, { "data-state": link.state, title: `${link.from} → ${link.to}: ${link.state}` });
@@ -43,6 +47,3 @@ export function matrix() {
     },
   };
 }
-
-/** Long names are cut in the head of the table; their title has all of it. */
-const short = (name) => (name.startsWith("broker") && name.length < 9 ? `b${name.slice(6)}` : name);

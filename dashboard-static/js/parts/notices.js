@@ -14,6 +14,9 @@ export function notices(age) {
     const since = told.health.answered_at ? `What you see is ${coarse(serverNow() - Date.parse(told.health.answered_at))} old. ` : "";
     found.push(["bad", "health", "mesh-health does not answer.", `${since}${told.health.error ?? ""}. Messages flow and plain crashes still fail over without it.`]);
   }
+  if (told && !told.logs.reachable && !(store.everHeard && age > 0)) {
+    found.push(["warn", "logs", "The database of mesh-logs cannot be read.", `Log lines, clients and the last 24 hours are missing: ${told.logs.error ?? "not known why"}.`]);
+  }
   const balancer = told?.snapshot?.balancer;
   if (!found.length && balancer?.error) found.push(["bad", "balancer", "The balancer does not do as it is told.", balancer.error]);
   if (!found.length && balancer?.move_error) found.push(["warn", "move", "Sessions cannot be moved off a broker.", balancer.move_error]);

@@ -9,12 +9,15 @@ const WORDS = { up: "answered", partly: "partly", down: "did not answer", unwatc
 export function strips() {
   const body = h("div", { class: "strips" });
   let asked = -Infinity;
+  let pause = 0;
 
   async function load() {
     asked = performance.now();
+    pause = 60_000;
     try {
       draw(await get("/api/v1/availability"));
     } catch (error) {
+      pause = 5_000;
       replace(body, h("p", { class: "empty" }, h("b", {}, error.title), error.message));
     }
   }
@@ -40,7 +43,7 @@ export function strips() {
     element: h("section", { class: "card wide" }, h("header", {}, h("h2", {}, "Last 24 hours"), h("div", { class: "legend" }, h("span", {}, h("i", { class: "key up" }), "answered"), h("span", {}, h("i", { class: "key down" }), "did not"), h("span", {}, h("i", { class: "key unwatched" }), "nobody watched"))), body),
     /** Asks again once in a while. */
     update() {
-      if (performance.now() - asked > 60_000) load();
+      if (performance.now() - asked > pause) load();
     },
   };
 }

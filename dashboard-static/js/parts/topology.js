@@ -3,7 +3,7 @@
 
 import { attrs, h, replace, s, text } from "../dom.js";
 import { many, ms, rate } from "../format.js";
-import { SIGNS, classOf, shape, sign } from "../words.js";
+import { SIGNS, classOf, shape, short, sign } from "../words.js";
 
 /** Steps of speed: a link that is not used stands still. */
 const speedOf = (perS) => (!perS ? 0 : perS < 10 ? 1 : perS < 200 ? 2 : 3);
@@ -17,10 +17,11 @@ function widthOf(perS, most) {
 /** Where everything stands in a picture of `width` for `n` brokers. */
 export function layout(n, width) {
   const narrow = width < 560;
-  const r = narrow ? 17 : n > 8 ? 19 : 23;
+  const many = n > 8;
+  const r = narrow ? (many ? 13 : 17) : many ? 19 : 23;
   const top = narrow ? 50 : 56;
   const label = narrow ? 62 : n > 6 ? 96 : 116;
-  const radius = narrow ? Math.max(70, Math.min((width - 110) / 2, 150)) : Math.max(120, Math.min((width - 2 * label - 2 * r) / 2, 186));
+  const radius = narrow ? Math.max(70, Math.min((width - 110) / 2, 150)) : Math.max(120, Math.min((width - 2 * label - 2 * r) / 2, many ? 260 : 186));
   const centre = { x: width / 2, y: top + 62 + r + radius };
   const nodes = Array.from({ length: n }, (_, i) => {
     const angle = -Math.PI / 2 + (2 * Math.PI * i) / n;
@@ -28,7 +29,7 @@ export function layout(n, width) {
     return { x: centre.x + radius * cos, y: centre.y + radius * sin, cos, sin };
   });
   const lowest = Math.max(...nodes.map((node) => node.y));
-  return { narrow, r, nodes, width, height: lowest + r + (narrow ? 40 : 50), proxy: { x: width / 2, y: 26 } };
+  return { narrow, many, r, nodes, width, height: lowest + r + (narrow ? 40 : 50), proxy: { x: width / 2, y: 26 } };
 }
 
 /** An arc from `a` to `b` that bows to its right, so that the two directions do not meet. */
@@ -108,7 +109,7 @@ function build(frame, width, onDetail) {
   const l = layout(ids.length, width);
   const place = new Map(ids.map((id, i) => [id, l.nodes[i]]));
   let current = frame;
-  const svg = s("svg", { class: "topology", viewBox: `0 0 ${width} ${fix(l.height)}`, height: fix(l.height), role: "group", "aria-label": "Topology: Nginx, the brokers and their links. Arrow keys go from link to link." });
+  const svg = s("svg", { class: l.many ? "topology crowded" : "topology", viewBox: `0 0 ${width} ${fix(l.height)}`, height: fix(l.height), role: "group", "aria-label": "Topology: Nginx, the brokers and their links. Arrow keys go from link to link." });
 
   // The way of the clients lies under everything.
   const wayWide = s("path", { class: "way" });
@@ -172,7 +173,7 @@ function build(frame, width, onDetail) {
       lines = 3;
       if (at.cos > 0.3) [x, y, anchor] = [l.r + 12, -10, "start"];
       else if (at.cos < -0.3) [x, y, anchor] = [-l.r - 12, -10, "end"];
-      else if (at.sin < 0) [x, y, anchor] = [l.r + 14, -10, "start"];
+      else if (at.sin < 0) [x, y, anchor] = [l.r + 14, l.many ? -28 : -10, "start"];
     }
     const rows = Array.from({ length: lines }, (_, row) => s("text", { class: row === 0 ? "name label" : "sub label", x, y: y + row * 15, "text-anchor": anchor }));
     const link = s("a", { href: `/brokers/${broker.id}`, class: "node" }, halo, glyph, mark, ...rows);
@@ -223,8 +224,8 @@ function build(frame, width, onDetail) {
     const { balancer } = next;
     text(proxyText, balancer ? balancerWords(balancer, next.generation) : "");
     proxy.classList.toggle("bad", Boolean(balancer && (balancer.error || balancer.generation === null)));
-    for (const broker of next.brokers) updateNode(nodes.get(broker.id), broker, l.narrow);
-    for (const link of next.links) updateLink(links.get(`${link.from}>${link.to}`), link, most);
+    for (const broker of next.brokers) updateNode(nodes.get(broker.id), broker, l);
+    for (const link of next.links) updateLink(links.get(`${link.from}>${link.to}`), link, most, l.many);
     moveWay(next.primary, calm);
     const clients = next.brokers.find((broker) => broker.id === next.primary)?.clients ?? null;
     attrs(wayWide, { "stroke-width": fix(4 + Math.min(10, 2.4 * Math.log10(1 + (clients ?? 0)))) });
@@ -246,7 +247,7 @@ function balancerWords(balancer, generation) {
   return balancer.confirmed ? `runs plan ${balancer.generation}` : `plan ${balancer.generation}, ${generation} wanted`;
 }
 
-function updateNode(node, broker, narrow) {
+function updateNode(node, broker, { narrow, many: crowded, r }) {
   if (!node) return;
   const admin = broker.admin && broker.admin !== "enabled" ? broker.admin : null;
   const words = [broker.role ?? "–", admin ?? broker.health ?? "–"].join(" · ");
@@ -259,17 +260,17 @@ function updateNode(node, broker, narrow) {
     "aria-label": `${broker.id}, ${broker.role ?? "no role"}, ${broker.health}${admin ? `, ${admin}` : ""}, ${many(broker.clients, "client")}`,
   });
   attrs(node.mark, { d: SIGNS[broker.health] ?? SIGNS.unknown });
-  const r = narrow ? 17 : 23;
   attrs(node.glyph, { d: shape(broker.role, r) });
-  text(node.rows[0], broker.id);
-  text(node.rows[1], narrow ? (admin ?? (broker.health === "healthy" ? (broker.role ?? "–") : broker.health)) : words);
+  // Where names would lie over each other they are short, and the shape alone tells the role.
+  text(node.rows[0], narrow && crowded ? short(broker.id) : broker.id);
+  text(node.rows[1], narrow && crowded ? (broker.health === "healthy" ? "" : broker.health) : narrow ? (admin ?? (broker.health === "healthy" ? (broker.role ?? "–") : broker.health)) : words);
   attrs(node.rows[1], { class: `sub label ${classOf(broker.health)}` });
   if (node.rows[2]) text(node.rows[2], figures);
 }
 
-function updateLink(parts, link, most) {
+function updateLink(parts, link, most, isCrowded) {
   if (!parts) return;
-  const width = widthOf(link.per_s, most).toFixed(1);
+  const width = (widthOf(link.per_s, most) * (isCrowded ? 0.5 : 1)).toFixed(1);
   const speed = link.state === "up" ? speedOf(link.per_s) : 0;
   const key = `${link.state}|${width}|${speed}|${rate(link.per_s)}|${ms(link.latency_ms)}`;
   if (parts.last === key) return;

@@ -23,7 +23,7 @@ export function broker(main, { id }) {
   const received = linkTable("Links in", (link) => link.to === id);
   const sent = linkTable("Links out", (link) => link.from === id);
   const past = incidentRows();
-  const lines = fewLines("Last log lines", `broker:${id}`, 5000);
+  const lines = fewLines("Last log lines", `broker:${id}`, { every: 5000 });
   const title = h("span", { class: "small" });
   replace(main,
     h("div", { class: "head" }, h("p", { class: "crumb" }, h("a", { href: "/" }, "Overview"), " /"), h("h1", {}, id), title, h("div", { class: "actions" }, h("a", { class: "button", href: `/clients?q=${id}` }, "Its clients"), drain, enable, back)),
@@ -91,6 +91,8 @@ export function broker(main, { id }) {
     refresh();
     const told = state();
     const now = find();
+    const list = incidents().list;
+    past.update(list ? list.filter((incident) => concerns(incident, id)) : null, incidents().error);
     if (!now) {
       const unknown = told?.snapshot;
       text(title, unknown ? "There is no broker of this name." : "Not known yet.");
@@ -125,8 +127,6 @@ export function broker(main, { id }) {
     const frame = shownFrame();
     received.update(frame);
     sent.update(frame);
-    const list = incidents().list;
-    past.update(list ? list.filter((incident) => concerns(incident, id)) : null, incidents().error);
     small.update(store.frames, bandsOf(list ?? [], id), store.cursor);
   }
 

@@ -32,6 +32,7 @@ export function incidentView(main, { id }) {
     body);
   let drawn = "";
   let lines = null;
+  let linesOf = "";
   let fetched = null;
 
   async function fetchOne() {
@@ -64,8 +65,13 @@ export function incidentView(main, { id }) {
       h("td", { class: "reason" }, knownBy(step.phase))));
     const col = (name, isNumber) => h("th", { scope: "col", class: isNumber ? "num" : null }, name);
     const began = Date.parse(incident.began_at);
-    const until = Math.min(incident.ended_at ? Date.parse(incident.ended_at) + 1000 : Date.now(), began + 60_000);
-    lines ??= fewLines("Log lines of that time", `level>=info since:${new Date(began - 1000).toISOString()} until:${new Date(until).toISOString()}`);
+    // What matters lies close to the beginning; the end may come minutes later, when nothing is heard any more.
+    const served = Math.max(...incident.phases.filter((step) => step.phase !== "recovered").map((step) => step.elapsed_ms), 0);
+    const interval = `since:${new Date(began - 500).toISOString()} until:${new Date(began + served + 500).toISOString()}`;
+    if (interval !== linesOf) {
+      linesOf = interval;
+      lines = fewLines("Log lines of that time", interval, { limit: 40, oldest: true });
+    }
     replace(body,
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "What happened")), h("dl", { class: "facts" },
         fact("What", incident.broker ? h("a", { href: `/brokers/${incident.broker}` }, incident.broker) : subject(incident)),

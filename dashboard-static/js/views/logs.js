@@ -9,12 +9,19 @@ import { clock, count, moment } from "../format.js";
 import { completion } from "../parts/completion.js";
 import { histogram } from "../parts/histogram.js";
 import { query } from "../router.js";
-import { classOfLevel } from "../words.js";
+import { state } from "../store.js";
+import { followLogs, unfollowLogs } from "../stream.js";
+import { classOfLevel, extras } from "../words.js";
 
 const MOST = 2000;
 const MOST_AT_ONCE = 120;
 const FACETS = [["level", "Level"], ["broker", "Broker"], ["service", "Program"], ["event", "Event"], ["client", "Client"]];
 const SPANS = [["10m", 600], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["7d", 604_800]];
+
+const extra = (row) => {
+  const words = extras(row);
+  return words ? h("span", { class: "extra" }, `  ${words}`) : null;
+};
 
 /** A value as the query language takes it. */
 const quoted = (value) => (/^[\w.@:-]+$/.test(value) && !value.includes(":") ? value : `"${value.replaceAll('"', '\\"')}"`);
@@ -45,17 +52,19 @@ export function logs(main) {
 
   let asked = 0;
   let next = null;
-  let source = null;
+  let following = false;
   let waiting = [];
+  const told = new Set();
   let selected = -1;
   let pouring = 0;
   let missed = 0;
+  let failed = false;
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     search(input.value);
   });
-  live.addEventListener("click", () => (source ? unfollow() : follow()));
+  live.addEventListener("click", () => (following ? unfollow() : follow()));
   fresh.addEventListener("click", () => {
     list.scrollTop = 0;
     pour();
@@ -84,10 +93,12 @@ export function logs(main) {
 
   async function start() {
     asked += 1;
+    failed = false;
     const q = encodeURIComponent(input.value.trim());
     for (const [format, link] of Object.entries(links)) link.setAttribute("href", `/api/v1/logs/export?format=${format}&q=${q}`);
     next = null;
     waiting = [];
+    told.clear();
     selected = -1;
     replace(list);
     if (!(await load(null))) return;
@@ -95,7 +106,7 @@ export function logs(main) {
     const [from, to] = timeOf(input.value);
     get(`/api/v1/logs/histogram?q=${q}&from=${from}&to=${to}&bars=${Math.max(20, Math.min(120, Math.round(main.clientWidth / 11)))}`).then((told) => turn === asked && bars.draw(told), () => {});
     get(`/api/v1/logs/facets?q=${q}`).then((told) => turn === asked && drawFacets(told), () => {});
-    if (source) follow();
+    if (following) follow();
   }
 
   async function load(before) {
@@ -106,7 +117,7 @@ export function logs(main) {
     try {
       const page = await get(`/api/v1/logs?limit=200&q=${q}${before ? `&before=${before}` : ""}`);
       if (turn !== asked) return false;
-      list.append(...page.rows.map((row) => line(row)));
+      list.append(...page.rows.filter(isNew).map((row) => line(row)));
       // Reading on towards the past, the newest fall off.
       while (list.childElementCount > MOST) list.firstElementChild.remove();
       next = page.next;
@@ -124,6 +135,7 @@ export function logs(main) {
 
   function complain(error) {
     if (!(error instanceof Problem)) throw error;
+    failed = error.status === 503;
     if (error.at === undefined) {
       replace(list, h("li", { class: "empty" }, h("b", {}, error.title), error.message));
       return;
@@ -143,7 +155,7 @@ export function logs(main) {
     const level = classOfLevel(row.severity_text);
     const summary = h("button", { type: "button", class: `line ${level}`, "aria-expanded": "false" },
       h("time", { datetime: row.time, title: moment(row.time, true) }, clock(row.time), h("i", {}, new Date(row.time).toISOString().slice(19, 23))),
-      h("b", { class: "level" }, row.severity_text), h("span", { class: "who" }, row.broker ?? row.service), h("span", { class: "body" }, row.body));
+      h("b", { class: "level" }, row.severity_text), h("span", { class: "who" }, row.broker ?? row.service), h("span", { class: "body" }, row.body, extra(row)));
     const item = h("li", { class: isContext ? "around" : null, "data-id": row.id }, summary);
     summary.addEventListener("click", () => {
       const details = item.querySelector(".fields");
@@ -192,13 +204,14 @@ export function logs(main) {
   }
 
   function follow() {
-    source?.close();
-    const q = encodeURIComponent(input.value.trim());
-    source = new EventSource(`/api/v1/logs/tail?q=${q}`);
+    following = true;
     live.setAttribute("aria-pressed", "true");
     text(live, "Following");
-    source.addEventListener("logs", (event) => {
-      waiting.push(...JSON.parse(event.data));
+    followLogs(input.value.trim(), (name, news) => {
+      if (name === "gap") return leftOut(news.missed);
+      // From here on nothing is missed; what came since the search was, and is asked for again.
+      if (!news.rows.length) return catchUp();
+      waiting.push(...news.rows.filter(isNew));
       if (waiting.length > MOST) waiting.splice(0, waiting.length - MOST);
       if (list.scrollTop < 8) pouring ||= setTimeout(pour, 400);
       else {
@@ -206,13 +219,27 @@ export function logs(main) {
         text(fresh, `${waiting.length === MOST ? `${MOST} or more` : waiting.length} new ↑`);
       }
     });
-    source.addEventListener("gap", (event) => leftOut(JSON.parse(event.data).missed));
-    source.addEventListener("trouble", (event) => text(gap, JSON.parse(event.data).detail));
+  }
+
+  async function catchUp() {
+    const turn = asked;
+    const page = await get(`/api/v1/logs?limit=200&q=${encodeURIComponent(input.value.trim())}`).catch(() => null);
+    if (turn !== asked || !page) return;
+    waiting.unshift(...page.rows.reverse().filter(isNew));
+    pouring ||= setTimeout(pour);
+  }
+
+  /** Notes that a line was told. After a break it may be told twice, and the search may have found it already. */
+  function isNew({ id }) {
+    if (told.has(id)) return false;
+    told.add(id);
+    if (told.size > 2 * MOST) told.delete(told.values().next().value);
+    return true;
   }
 
   function unfollow() {
-    source?.close();
-    source = null;
+    following = false;
+    unfollowLogs();
     live.setAttribute("aria-pressed", "false");
     text(live, "Follow");
   }
@@ -247,6 +274,10 @@ export function logs(main) {
   if (query("search") !== null) input.focus();
   return {
     title: "Logs",
+    update() {
+      // A database that was missing and is there now is searched at once.
+      if (failed && state()?.logs.reachable) start();
+    },
     key(key) {
       if (key === "/") input.focus();
       else if (key === "j" || key === "k") {

@@ -29,13 +29,15 @@ export function overview(main) {
   const toggle = h("button", { type: "button", title: "Picture or table (t)", onclick: () => flip() }, "View as table");
   const when = h("small", { class: "right" });
   const latency = matrix();
+  const why = h("span", {});
+  const blank = h("p", { class: "empty", hidden: true }, h("b", {}, "Nothing is known of the brokers yet"), why);
   const latest = h("div", {});
   const happened = news();
   const small = charts(() => {});
   const replay = scrubber();
   const day = strips();
   const grid = h("div", { class: "grid overview" },
-    h("section", { class: "card" }, h("header", {}, h("h2", {}, "Topology"), legend(), h("div", { class: "right" }, when, toggle)), picture.element, tables, detail),
+    h("section", { class: "card" }, h("header", {}, h("h2", {}, "Topology"), legend(), h("div", { class: "right" }, when, toggle)), picture.element, tables, blank, detail),
     h("div", { class: "stack" },
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Latest incident"), h("a", { class: "right", href: "/incidents" }, "All incidents")), latest),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Link latency"), h("small", {}, "ms, by a canary each second")), latency.element),
@@ -86,10 +88,19 @@ export function overview(main) {
     const frame = shownFrame();
     drawLatest(latest);
     happened.update();
+    day.update();
+    refresh();
     if (!frame || frame.brokers.length === 0) {
       text(when, frame ? "mesh-health did not answer then" : "");
+      blank.hidden = Boolean(frame) || !state();
+      detail.hidden = !blank.hidden || asTable;
+      text(why, `${state()?.health.error ?? ""}. Where it runs as a service: systemctl status mesh-health`);
       replay.update();
       return;
+    }
+    if (!blank.hidden) {
+      blank.hidden = true;
+      apply();
     }
     buildCharts(frame);
     if (asTable) {
@@ -101,8 +112,6 @@ export function overview(main) {
     text(when, store.cursor === null ? "" : `at ${clock(frame.at)}`);
     replay.update();
     small.update(store.frames, bandsOf(incidents().list ?? []), store.cursor);
-    day.update();
-    refresh();
   }
 
   const unlisten = onIncidents(update);
@@ -130,14 +139,15 @@ export function overview(main) {
 let drawn = "";
 function drawLatest(box) {
   const told = state();
-  const incident = told?.incident;
+  // Without mesh-health the latest one is in the database.
+  const incident = told?.incident ?? incidents().list?.[0];
   const open = incident && !incident.ended_at;
   const age = incident ? coarse(serverNow() - Date.parse(incident.began_at)) : "";
   const key = incident ? `${incident.id}${incident.phases.length}${incident.ended_at}${age}` : `none${Boolean(told)}`;
   if (key === drawn && box.childElementCount) return;
   drawn = key;
   if (!incident) {
-    replace(box, h("p", { class: "empty" }, h("b", {}, told?.snapshot ? "No incident" : "Not known"), told?.snapshot ? "is known to mesh-health." : "mesh-health has not told."));
+    replace(box, h("p", { class: "empty" }, h("b", {}, told?.snapshot ? "No incident" : "Not known"), told?.snapshot ? "is known." : "Neither mesh-health nor the database tells."));
     return;
   }
   const phases = phasesOf(incident).slice(1).filter((phase) => phase.phase !== "recovered");

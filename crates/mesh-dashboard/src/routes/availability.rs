@@ -11,8 +11,7 @@ use mesh_model::BrokerId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{App, fresh, not_known_yet};
-use crate::archive::failed;
+use super::{App, fresh};
 use crate::problem::Problem;
 
 /// A slot of a strip, and how many there are: 24 h in slots of 5 minutes.
@@ -58,31 +57,24 @@ pub struct Availability {
 /// The last 24 hours of each broker
 #[utoipa::path(get, path = "/api/v1/availability", tag = "live", responses(
     (status = 200, description = "The strips", body = Availability),
-    (status = 503, description = "There is no database, or mesh-health never answered", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "There is no database", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn availability(State(app): State<App>) -> Result<Response, Problem> {
-    let now = app.feed.now();
-    let snapshot = now.state.snapshot.as_ref().ok_or_else(|| not_known_yet(&app))?;
-    let reader = app.archive.reader().await?;
     let end = (Timestamp::now().as_millisecond() / SLOT_MS + 1) * SLOT_MS;
     let from = end - SLOT_MS * SLOTS as i64;
-    let times = async |series: &str, target: &str| {
-        let samples = reader
-            .samples(series, target, from * 1_000_000, end * 1_000_000)
-            .await;
-        let samples = samples.map_err(|error| failed(&error))?;
-        Ok::<_, Problem>(
-            samples
-                .into_iter()
-                .map(|sample| sample.at / 1_000_000)
-                .collect::<Vec<i64>>(),
-        )
+    let slots = async |series: &str, target: &str| {
+        let (from_ns, to_ns) = (from * 1_000_000, end * 1_000_000);
+        let samples = app
+            .archive
+            .read(async |reader| reader.samples(series, target, from_ns, to_ns).await)
+            .await?;
+        Ok::<_, Problem>(counted(samples.iter().map(|sample| sample.at / 1_000_000), from))
     };
-    let watched = counted(&times("generation", "").await?, from);
+    let watched = slots("generation", "").await?;
     let mut strips = Vec::new();
-    for broker in &snapshot.brokers {
-        let answered = counted(&times("rtt_ms", broker.id.as_str()).await?, from);
-        strips.push(strip(broker.id.clone(), &watched, &answered));
+    for broker in app.brokers.iter() {
+        let answered = slots("rtt_ms", broker.as_str()).await?;
+        strips.push(strip(broker.clone(), &watched, &answered));
     }
     Ok(fresh(&Availability {
         from,
@@ -92,7 +84,7 @@ pub async fn availability(State(app): State<App>) -> Result<Response, Problem> {
 }
 
 /// How many samples each slot has.
-fn counted(times: &[i64], from: i64) -> [u32; SLOTS] {
+fn counted(times: impl IntoIterator<Item = i64>, from: i64) -> [u32; SLOTS] {
     let mut slots = [0; SLOTS];
     for time in times {
         let slot = usize::try_from((time - from).div_euclid(SLOT_MS)).ok();
@@ -104,6 +96,7 @@ fn counted(times: &[i64], from: i64) -> [u32; SLOTS] {
 }
 
 fn strip(broker: BrokerId, watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> Strip {
+    let watched = &asked(watched, answered);
     let slot = |(watched, answered): (&u32, &u32)| match (watched, answered) {
         (0, _) => Slot::Unwatched,
         (_, 0) => Slot::Down,
@@ -123,6 +116,19 @@ fn strip(broker: BrokerId, watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> S
     }
 }
 
+/// How many samples each slot has in which the broker had been asked: the first one after a start is taken before the
+/// first answer can be there.
+fn asked(watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> [u32; SLOTS] {
+    let mut asked = *watched;
+    for slot in 0..SLOTS {
+        let is_start = slot == 0 || watched[slot - 1] == 0;
+        if is_start && answered[slot] < watched[slot] {
+            asked[slot] -= 1;
+        }
+    }
+    asked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +137,7 @@ mod tests {
     fn what_nobody_watched_is_neither_up_nor_down() {
         let mut watched = [0; SLOTS];
         let mut answered = [0; SLOTS];
-        (watched[0], answered[0]) = (30, 30);
+        (watched[0], answered[0]) = (31, 30);
         (watched[1], answered[1]) = (30, 10);
         (watched[2], answered[2]) = (30, 0);
         let strip = strip("a".parse().unwrap(), &watched, &answered);
@@ -144,6 +150,6 @@ mod tests {
             super::strip("a".parse().unwrap(), &[0; SLOTS], &[0; SLOTS]).share,
             None
         );
-        assert_eq!(counted(&[-1, 0, SLOT_MS, SLOT_MS * 1_000], 0)[..2], [1, 1]);
+        assert_eq!(counted([-1, 0, SLOT_MS, SLOT_MS * 1_000], 0)[..2], [1, 1]);
     }
 }

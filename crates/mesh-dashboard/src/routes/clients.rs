@@ -9,8 +9,7 @@ use mesh_store::sessions::SessionFilter;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, Asked, Named, fresh};
-use crate::archive::failed;
+use super::{App, Asked, Named, bounded, fresh};
 use crate::problem::Problem;
 
 /// Sessions a page if nobody asks for another number, and at most.
@@ -92,11 +91,7 @@ pub struct SessionsQuery {
     (status = 503, description = "There is no database", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn list(State(app): State<App>, Asked(asked): Asked<SessionsQuery>) -> Result<Response, Problem> {
-    let limit = asked.limit.unwrap_or(USUAL);
-    if !(1..=MOST).contains(&limit) {
-        let detail = format!("`limit` must be 1 to {MOST}.");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-    }
+    let limit = bounded(asked.limit, USUAL, MOST)?;
     let filter = SessionFilter {
         client_id: None,
         broker: asked.broker.as_deref(),
@@ -104,8 +99,10 @@ pub async fn list(State(app): State<App>, Asked(asked): Asked<SessionsQuery>) ->
         before: asked.before,
         limit,
     };
-    let reader = app.archive.reader().await?;
-    let sessions = reader.sessions(filter).await.map_err(|error| failed(&error))?;
+    let sessions = app
+        .archive
+        .read(async |reader| reader.sessions(filter).await)
+        .await?;
     let is_full = sessions.len() == limit as usize;
     let next = sessions.last().filter(|_| is_full).map(|session| session.id);
     let sessions = sessions.into_iter().map(SessionLine::from).collect();
@@ -135,8 +132,7 @@ pub struct ClientJourney {
         (status = 503, description = "There is no database", body = Problem, content_type = "application/problem+json"),
     ))]
 pub async fn one(State(app): State<App>, Named(id): Named) -> Result<Response, Problem> {
-    let reader = app.archive.reader().await?;
-    let path = reader.client(&id).await.map_err(|error| failed(&error))?;
+    let path = app.archive.read(async |reader| reader.client(&id).await).await?;
     let path =
         path.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("No client {id:?} is known.")))?;
     Ok(fresh(&ClientJourney {

@@ -1,5 +1,7 @@
 //! Incidents: page by page, one by one, and as a report to hand on.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use axum::extract::State;
@@ -9,13 +11,13 @@ use mesh_model::{BrokerId, Incident, IncidentKind};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, Asked, Named, fresh, not_known_yet};
+use super::{App, Asked, Named, bounded, fresh, not_known_yet};
 use crate::problem::Problem;
 use crate::wire::IncidentPage;
 
 /// Incidents a page if nobody asks for another number, and at most.
-const USUAL: usize = 50;
-const MOST: usize = 200;
+const USUAL: u32 = 50;
+const MOST: u32 = 200;
 
 /// Which page of incidents.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -26,39 +28,91 @@ pub struct PageQuery {
     after: Option<String>,
     /// How many, 1 to 200; 50 if not given.
     #[param(minimum = 1, maximum = 200)]
-    limit: Option<usize>,
+    limit: Option<u32>,
 }
 
 /// Incidents, newest first
+///
+/// Those that mesh-health remembers, as it tells them, and older ones from the database; all of them from there while
+/// mesh-health is away.
 #[utoipa::path(get, path = "/api/v1/incidents", tag = "incidents", params(PageQuery), responses(
     (status = 200, description = "One page", body = IncidentPage),
     (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "There is no incident `after`", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "mesh-health never answered", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "mesh-health never answered, and there is no database", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn list(State(app): State<App>, Asked(query): Asked<PageQuery>) -> Result<Response, Problem> {
-    let limit = query.limit.unwrap_or(USUAL);
-    if !(1..=MOST).contains(&limit) {
-        let detail = format!("`limit` must be 1 to {MOST}.");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-    }
-    let all = app.feed.incidents().ok_or_else(|| not_known_yet(&app))?;
-    let first = match &query.after {
-        None => 0,
-        Some(after) => {
-            1 + all
-                .iter()
-                .position(|incident| incident.id == *after)
-                .ok_or_else(|| unknown(after))?
-        }
+    let limit = bounded(query.limit, USUAL, MOST)?;
+    let told = app.feed.incidents();
+    let before = match &query.after {
+        Some(after) => Some(find(&app, after).await?),
+        None => None,
     };
-    let rest = all.get(first..).unwrap_or_default();
-    let incidents: Vec<Incident> = rest.iter().take(limit).cloned().collect();
+    // Some of those in the database are told by mesh-health too; with as many more, none is missed.
+    let wanted = limit
+        + 1
+        + told
+            .as_ref()
+            .map_or(0, |told| u32::try_from(told.len()).unwrap_or(u32::MAX));
+    let stored = app
+        .archive
+        .read(async |reader| reader.incidents(before.as_ref(), wanted).await)
+        .await;
+    let (stored, archive_error) = match stored {
+        Ok(stored) => (stored, None),
+        Err(problem) if told.is_some() => (Vec::new(), Some(problem.detail)),
+        Err(problem) => return Err(neither(&app, &problem)),
+    };
+    let mut incidents = merged(told.unwrap_or_default(), stored, before.as_ref());
+    let has_more = incidents.len() > limit as usize;
+    incidents.truncate(limit as usize);
     let next = incidents
         .last()
-        .filter(|_| rest.len() > limit)
+        .filter(|_| has_more)
         .map(|incident| incident.id.clone());
-    Ok(fresh(&IncidentPage { incidents, next }))
+    Ok(fresh(&IncidentPage {
+        incidents,
+        is_live: app.feed.now().state.health.reachable,
+        archive_error,
+        next,
+    }))
+}
+
+/// All incidents after `before`, newest first. mesh-health knows best; the database is a little behind.
+fn merged(told: Vec<Incident>, stored: Vec<Incident>, before: Option<&Incident>) -> Vec<Incident> {
+    let mut all = told;
+    let known: HashSet<String> = all.iter().map(|incident| incident.id.clone()).collect();
+    all.extend(
+        stored
+            .into_iter()
+            .filter(|incident| !known.contains(&incident.id)),
+    );
+    let key = |incident: &Incident| (incident.began_at, incident.id.clone());
+    all.retain(|incident| before.is_none_or(|before| key(incident) < key(before)));
+    all.sort_by_key(|incident| Reverse(key(incident)));
+    all
+}
+
+/// The incident `id`, from mesh-health or else from the database.
+async fn find(app: &App, id: &str) -> Result<Incident, Problem> {
+    let told = app.feed.incidents();
+    let found = told.iter().flatten().find(|incident| incident.id == id);
+    if let Some(incident) = found {
+        return Ok(incident.clone());
+    }
+    match app.archive.read(async |reader| reader.incident(id).await).await {
+        Ok(Some(incident)) => Ok(incident),
+        Ok(None) => Err(unknown(id)),
+        Err(_) if told.is_some() => Err(unknown(id)),
+        Err(problem) => Err(neither(app, &problem)),
+    }
+}
+
+/// What is answered if both are away that could tell.
+fn neither(app: &App, archive: &Problem) -> Problem {
+    let health = not_known_yet(app);
+    let detail = format!("{}; and {}", health.detail.trim_end_matches('.'), archive.detail);
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }
 
 /// The form of an incident.
@@ -91,23 +145,19 @@ pub struct FormatQuery {
         )),
         (status = 400, description = "The query is wrong", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such incident", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "mesh-health never answered", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "mesh-health never answered, and there is no database", body = Problem, content_type = "application/problem+json"),
     ))]
 pub async fn one(
     State(app): State<App>,
     Named(id): Named,
     Asked(query): Asked<FormatQuery>,
 ) -> Result<Response, Problem> {
-    let all = app.feed.incidents().ok_or_else(|| not_known_yet(&app))?;
-    let incident = all
-        .iter()
-        .find(|incident| incident.id == id)
-        .ok_or_else(|| unknown(&id))?;
+    let incident = find(&app, &id).await?;
     Ok(match query.format.unwrap_or_default() {
-        Format::Json => fresh(incident),
+        Format::Json => fresh(&incident),
         Format::Markdown => {
             let kind = HeaderValue::from_static("text/markdown; charset=utf-8");
-            ([(header::CONTENT_TYPE, kind)], report(incident)).into_response()
+            ([(header::CONTENT_TYPE, kind)], report(&incident)).into_response()
         }
     })
 }
@@ -177,6 +227,28 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn began(id: &str, at: &str) -> Incident {
+        let text = format!(
+            r#"{{"id":"{id}","kind":"balancer","broker":null,"from":null,"to":null,"generation":null,"reason":null,
+            "began_at":"2026-11-23T03:00:{at}Z","ended_at":null,"phases":[]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_mesh_health_tells_comes_before_what_is_stored_of_it() {
+        let told = vec![began("d", "40"), began("c", "30")];
+        let mut old = began("c", "30");
+        old.reason = Some("an older one".to_owned());
+        let stored = vec![old, began("b", "20"), began("a", "10")];
+        let all = merged(told.clone(), stored.clone(), None);
+        let ids: Vec<&str> = all.iter().map(|incident| incident.id.as_str()).collect();
+        assert_eq!(ids, ["d", "c", "b", "a"]);
+        assert_eq!(all[1].reason, None);
+        let rest = merged(told, stored, Some(&began("c", "30")));
+        assert_eq!(rest.len(), 2, "a page goes on after the last of the page before");
+    }
 
     #[test]
     fn a_report_is_readable_and_nothing_in_it_is_markup() {

@@ -5,6 +5,7 @@ pub mod availability;
 pub mod clients;
 pub mod events;
 pub mod flow;
+mod follow;
 pub mod incidents;
 pub mod live;
 pub mod logs;
@@ -19,6 +20,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use mesh_model::BrokerId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,8 @@ pub struct App {
     pub upstream: Upstream,
     /// The way to the database.
     pub archive: Arc<Archive>,
+    /// The brokers, in order of priority.
+    pub brokers: Arc<[BrokerId]>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The page's files.
@@ -69,10 +73,9 @@ pub fn router(app: App, guard: Guard) -> Router {
         .route("/api/v1/clients/{id}", get(clients::one))
         .route("/api/v1/logs", get(logs::list))
         .route("/api/v1/logs/{id}/context", get(logs::context))
-        .route("/api/v1/logs/histogram", get(logs::histogram))
-        .route("/api/v1/logs/facets", get(logs::facets))
-        .route("/api/v1/logs/export", get(logs::export))
-        .route("/api/v1/logs/tail", get(logs::tail))
+        .route("/api/v1/logs/histogram", get(logs::counts::histogram))
+        .route("/api/v1/logs/facets", get(logs::counts::facets))
+        .route("/api/v1/logs/export", get(logs::export::export))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/brokers/{id}/drain", post(actions::drain))
         .route("/api/v1/brokers/{id}/enable", post(actions::enable))
@@ -130,6 +133,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
             Err(wrong) => Err(Problem::new(StatusCode::BAD_REQUEST, wrong.body_text())),
         }
     }
+}
+
+/// The `limit` that was asked for, `usual` if none was, at most `most`.
+fn bounded(limit: Option<u32>, usual: u32, most: u32) -> Result<u32, Problem> {
+    let limit = limit.unwrap_or(usual);
+    if (1..=most).contains(&limit) {
+        return Ok(limit);
+    }
+    let detail = format!("The number asked for must be 1 to {most}.");
+    Err(Problem::new(StatusCode::BAD_REQUEST, detail))
 }
 
 /// `value` as JSON that nobody keeps.

@@ -103,8 +103,13 @@ pub struct Stream(BufReader<TcpStream>);
 
 impl Stream {
     pub fn open(url: &str, last: Option<&str>) -> Result<Self, Answer> {
+        Self::follow(url, "", last)
+    }
+
+    /// With parameters that say what is followed.
+    pub fn follow(url: &str, parameters: &str, last: Option<&str>) -> Result<Self, Answer> {
         let headers: Vec<(&str, &str)> = last.map(|last| ("last-event-id", last)).into_iter().collect();
-        let opened = begin("GET", &format!("{url}/api/v1/events"), &headers, "");
+        let opened = begin("GET", &format!("{url}/api/v1/events{parameters}"), &headers, "");
         let (reader, answer) = opened.map_err(|_| Answer::default())?;
         if answer.status == 200 {
             Ok(Self(reader))

@@ -24,6 +24,8 @@ pub enum Reading {
     MeshSessions(u64),
     /// The broker's own bridges to its peers that are connected.
     OwnBridges(u64),
+    /// Connected clients, without sessions of the mesh; an older plugin does not tell it.
+    Clients(u64),
     /// PUBLISH packets received since the broker started.
     Received(u64),
     /// PUBLISH packets sent since the broker started.
@@ -68,6 +70,7 @@ pub struct Readings {
     connected: Option<u64>,
     mesh_sessions: Option<u64>,
     own_bridges: Option<u64>,
+    clients: Option<u64>,
     received: Counter,
     sent: Counter,
     links: BTreeMap<BrokerId, Counter>,
@@ -82,6 +85,7 @@ impl Readings {
             Reading::Connected(count) => self.connected = Some(count),
             Reading::MeshSessions(count) => self.mesh_sessions = Some(count),
             Reading::OwnBridges(count) => self.own_bridges = Some(count),
+            Reading::Clients(count) => self.clients = Some(count),
             Reading::Received(count) => self.received.take(count, kept, now),
             Reading::Sent(count) => self.sent.take(count, kept, now),
             Reading::Link(peer, LinkCounter::Received, count) => {
@@ -99,8 +103,12 @@ impl Readings {
         *self = Self::default();
     }
 
-    /// Connected clients. Mosquitto counts a bridge as a client at both its ends.
+    /// Connected clients, without sessions of the mesh. Where the plugin does not tell, what Mosquitto counts is all there
+    /// is: it counts a bridge as a client at both its ends, and sessions of the mesh that last for a few milliseconds.
     pub fn clients(&self) -> Option<u64> {
+        if self.clients.is_some() {
+            return self.clients;
+        }
         let mesh = self.mesh_sessions? + self.own_bridges?;
         Some(self.connected?.saturating_sub(mesh))
     }
@@ -199,6 +207,9 @@ mod tests {
         assert_eq!(readings.clients(), Some(2));
         readings.take(Reading::OwnBridges(9), false, at(0));
         assert_eq!(readings.clients(), Some(0));
+        readings.take(Reading::Clients(3), false, at(0));
+        readings.take(Reading::Connected(14), false, at(0));
+        assert_eq!(readings.clients(), Some(3), "a probe's session is no client");
         readings.forget();
         assert_eq!(readings.clients(), None);
     }

@@ -165,6 +165,7 @@ fn parse_reading(topic: &str, payload: &[u8]) -> Option<Reading> {
         SENT => Reading::Sent(count),
         names::SESSIONS_TOPIC => Reading::MeshSessions(count),
         names::BRIDGES_TOPIC => Reading::OwnBridges(count),
+        names::CLIENTS_TOPIC => Reading::Clients(count),
         _ => {
             let link = topic.strip_prefix(names::COUNTER_PREFIX)?.strip_prefix("link/")?;
             let (peer, counter) = link.split_once('/')?;
@@ -198,6 +199,10 @@ mod tests {
         );
         assert_eq!(parse_reading(&sent, b"7"), None);
         assert_eq!(parse_reading(CONNECTED, b"12"), Some(Reading::Connected(12)));
+        assert_eq!(
+            parse_reading(names::CLIENTS_TOPIC, b"3"),
+            Some(Reading::Clients(3))
+        );
         let retained = br#"{"count":3,"digest":"0a","in_sync":true,"more":1}"#;
         let expected = Retained {
             count: 3,

@@ -66,6 +66,11 @@ impl Policy {
         self.moves.presence.login(client, id, || clock.next(now.wall_ms));
     }
 
+    /// How many ordinary clients are connected.
+    pub fn clients(&self) -> usize {
+        self.moves.presence.connected()
+    }
+
     /// A connection has ended.
     pub(super) fn client_logout(&mut self, client: ClientKey, now: Now) {
         self.look(now);

@@ -133,12 +133,12 @@ async fn last(reader: &Reader, query: &Query, limit: u32) -> Result<Vec<LogRow>,
 async fn follow(reader: &Reader, query: &Query, from: i64, out: &mut Printer) -> anyhow::Result<()> {
     let mut seen = from;
     loop {
-        let (rows, next) = reader.news(query, seen, u32::MAX).await?;
-        out.print(rows.iter())?;
-        if next == seen {
+        let news = reader.news(query, seen, u32::MAX).await?;
+        out.print(news.rows.iter())?;
+        if news.until == seen {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        seen = next;
+        seen = news.until;
     }
 }
 

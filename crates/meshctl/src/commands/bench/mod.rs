@@ -1,6 +1,7 @@
 //! `meshctl bench`: figures, each with its peers measured in the same run.
 
 mod crash;
+mod dashboard;
 mod failover;
 mod logs;
 mod mesh;
@@ -34,6 +35,8 @@ enum Command {
     Failover(failover::FailoverArgs),
     /// Log lines into the database and out of it, beside plain inserts and rsyslog
     Logs(logs::LogsArgs),
+    /// The page: how soon a browser shows what happens, and what the server costs
+    Dashboard(dashboard::DashboardArgs),
 }
 
 /// Runs a bench on networks of its own, on loopback.
@@ -43,6 +46,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         Command::Retained(args) => retained::run(args).await,
         Command::Failover(args) => failover::run(args).await,
         Command::Logs(args) => logs::run(args).await,
+        Command::Dashboard(args) => dashboard::run(args).await,
     }
 }
 

@@ -41,10 +41,10 @@ pub(super) async fn measure(folder: &Path, span: Duration) -> anyhow::Result<Lat
     let expected = PER_S * span.as_secs();
     let deadline = Instant::now() + span + Duration::from_secs(30);
     while (millis.len() as u64) < expected && Instant::now() < deadline {
-        let (rows, next) = reader.news(&query, seen, u32::MAX).await?;
-        seen = next;
+        let news = reader.news(&query, seen, u32::MAX).await?;
+        seen = news.until;
         let now = Timestamp::now().as_nanosecond();
-        for row in &rows {
+        for row in &news.rows {
             let written = row
                 .body
                 .rsplit(' ')
@@ -52,7 +52,7 @@ pub(super) async fn measure(folder: &Path, span: Duration) -> anyhow::Result<Lat
                 .and_then(|text| text.parse::<i128>().ok());
             millis.extend(written.map(|written| (now - written) as f64 / 1e6));
         }
-        if rows.is_empty() {
+        if news.rows.is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
