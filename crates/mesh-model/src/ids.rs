@@ -16,12 +16,24 @@ use serde::{Deserialize, Serialize};
 /// It is kept in place and not on the heap: every message of the mesh carries one, and is compared by it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^[a-z][a-z0-9-]{0,31}$"))]
 pub struct BrokerId {
     length: u8,
     /// Zero behind the length, so that equal ids are equal bytes.
     bytes: [u8; LONGEST],
 }
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for BrokerId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::Type::String)
+            .pattern(Some("^[a-z][a-z0-9-]{0,31}$"))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for BrokerId {}
 
 /// So many characters has an id at most.
 const LONGEST: usize = 32;
