@@ -161,13 +161,7 @@ async fn a_peer_that_is_hung_for_longer_than_its_keepalive_gets_everything() {
     lab.hang("broker2").await.unwrap();
     let hung = Instant::now();
     // A bridge's keepalive is 5 s; the broker waits half as long again.
-    wait_for_log(
-        &lab,
-        1,
-        &["mesh.link.broker1.broker2 has exceeded timeout, disconnecting"],
-        1,
-    )
-    .await;
+    wait_for_log(&lab, 1, &["mesh.link.broker1.broker2", "exceeded timeout"], 1).await;
     println!("thrown out after {:?}", hung.elapsed());
     lab.resume("broker2").await.unwrap();
     publishing.await.unwrap();
