@@ -266,7 +266,10 @@ mod tests {
         let mut presence = Presence::default();
         presence.login(ONE, b"alice", || Hlc::at_ms(1));
         presence.login(TWO, b"alice", || Hlc::at_ms(2));
-        assert_eq!(presence.logout(ONE).map(|session| session.since), Some(Hlc::at_ms(1)));
+        assert_eq!(
+            presence.logout(ONE).map(|session| session.since),
+            Some(Hlc::at_ms(1))
+        );
         let mut elsewhere = Presence::default();
         elsewhere.login(ONE, b"alice", || Hlc::at_ms(3));
         tell(&mut presence, &elsewhere.turn());
