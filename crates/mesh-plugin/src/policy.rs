@@ -417,8 +417,7 @@ impl Policy {
             && filter == ALL
         {
             self.peers[peer].link = Some(client);
-            let first = (0..self.peers.len()).all(|other| !self.replication.is_up(other));
-            if first {
+            if !self.is_linked() {
                 self.log_held();
             }
             self.replication.link_up(peer);
@@ -445,11 +444,15 @@ impl Policy {
             self.unreleased.remove(&message.topic);
         }
         if !self.held.is_empty()
-            && let Some(never) = self.held.remove(message.topic)
-            && !never.logged
+            && let Some(gone) = self.held.remove(message.topic)
+            && !gone.logged
         {
-            // Its place is used again, so it is gone.
-            self.replication.void(never.entry.stamp.seq);
+            // Its place is used again, so it is gone. Without links nobody was asked about it if it was released.
+            if self.is_linked() {
+                self.replication.void(gone.entry.stamp.seq);
+            } else {
+                self.log_unseen(gone.entry);
+            }
         }
         if !asked {
             // Nobody is asked about what a bridge of this broker brings in; about everybody else we had to be.
@@ -532,16 +535,28 @@ impl Policy {
     /// Without links nobody is asked about a message that is released. So those that are held may have been, and are
     /// sent to links that come: a receiver may pass a message on before it is released.
     fn log_held(&mut self) {
-        for held in self.held.unlogged() {
+        let unlogged = self.held.unlogged().map(|held| {
             held.logged = true;
-            let entry = held.entry.copy();
-            if entry.stamp.retain {
-                let content = entry.content();
-                self.retained.local(content.topic, &entry.stamp, content.payload);
-            }
-            self.replication.release(entry, false);
+            held.entry.copy()
+        });
+        let unlogged: Vec<Entry> = unlogged.collect();
+        for entry in unlogged {
+            self.log_unseen(entry);
         }
+    }
+
+    fn log_unseen(&mut self, entry: Entry) {
+        if entry.stamp.retain {
+            let content = entry.content();
+            self.retained.local(content.topic, &entry.stamp, content.payload);
+        }
+        self.replication.release(entry, false);
         self.replication.forget_current();
+    }
+
+    /// Whether any peer fetches from here.
+    fn is_linked(&self) -> bool {
+        (0..self.peers.len()).any(|peer| self.replication.is_up(peer))
     }
 
     /// A message came over the link from `peer`, with this stamp.

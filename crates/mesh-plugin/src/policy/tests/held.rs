@@ -111,3 +111,15 @@ fn without_links_it_may_be_released_unseen_and_goes_to_the_first_that_comes() {
     assert_eq!(policy.read(TO_B2, || LINK, T1, 2), Verdict::Accept);
     assert_eq!(backlog(&policy), 1);
 }
+
+#[test]
+fn without_links_one_whose_place_is_used_again_may_have_been_released_too() {
+    let mut policy = new(options(Ordinary::Allow, Ordinary::Allow));
+    publish(&mut policy, ALICE, T1, 2);
+    // Its PUBREL raises nothing where nobody has subscribed, and its memory is given to the next one.
+    publish(&mut policy, ALICE, T1, 2);
+    login(&mut policy, TO_B2, "mesh.link.b1.b2", LINK, LINK_PASSWORD);
+    policy.subscribe(TO_B2, LINK, b"#");
+    tick(&mut policy, 10);
+    assert_eq!(sent(&mut policy), [(0, 1), (0, 2)]);
+}
