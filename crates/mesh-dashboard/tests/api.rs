@@ -41,13 +41,16 @@ fn is_problem(answer: &Answer, status: u16) {
     assert!(detail.len() > 10, "{problem}");
 }
 
-/// A lab whose page knows the state.
+/// A lab whose page knows the state, and which is ready to be broken.
 async fn known(settings: &str) -> (Lab, String) {
     let lab = lab(settings).await;
     let url = lab.dashboard_url();
     let known = wait_until("a state from mesh-health", PATIENCE, async || {
         let state = parsed(&get(&format!("{url}/api/v1/status")));
-        if state["health"]["reachable"] == true {
+        // A broker that is not in sync yet may not serve, and who drains another one is refused.
+        let brokers = state["snapshot"]["brokers"].as_array();
+        let is_in_sync = |broker: &Value| broker["retained"]["in_sync"] == true;
+        if brokers.is_some_and(|brokers| brokers.iter().all(is_in_sync)) {
             Ok(())
         } else {
             Err(state.to_string())

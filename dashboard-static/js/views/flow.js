@@ -26,8 +26,9 @@ export function flow(main) {
     try {
       const journey = await post("/api/v1/flow");
       replace(outcome, show(journey));
-      const last = Math.max(...journey.arrivals.map((one) => one.latency_ms ?? Infinity));
-      past.prepend(h("li", {}, moment(journey.sent_at).slice(11), " ", h("b", {}, Number.isFinite(last) ? `${ms(last)} ms to the last` : "not everywhere")));
+      const arrived = journey.arrivals.map((one) => one.latency_ms).filter((latency) => latency !== null);
+      const all = journey.arrivals.length;
+      past.prepend(h("li", {}, moment(journey.sent_at).slice(11), " ", h("b", {}, arrived.length === all ? `${ms(Math.max(...arrived))} ms to the last` : `at ${arrived.length} of ${all} brokers`)));
       while (past.childElementCount > 8) past.lastElementChild.remove();
     } catch (error) {
       replace(outcome, h("p", { class: "empty" }, h("b", { class: "is-bad" }, error.title), error.message));
