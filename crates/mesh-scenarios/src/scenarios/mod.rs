@@ -1,7 +1,9 @@
 //! The scenarios, one a file. Each starts a network of its own, does to it what it is about, and says what it found.
 
 mod client_failover;
+mod failure;
 mod replication;
+mod retained;
 
 use std::time::Duration;
 
@@ -17,6 +19,10 @@ pub struct Settings {
     pub net: Net,
     /// The large counts.
     pub long: bool,
+    /// Of `failure`: between two faults.
+    pub every: Option<Duration>,
+    /// Of `failure`: for how long.
+    pub lasts: Option<Duration>,
 }
 
 /// Which one.
@@ -24,6 +30,10 @@ pub struct Settings {
 pub enum Scenario {
     /// Each broker to all five, each QoS: none missing, none twice, in order
     Replication,
+    /// What is set, changed and cleared is so on every broker, also on one that was away
+    Retained,
+    /// Brokers fail in turn under hundreds of clients: nothing that was acknowledged is lost
+    Failure,
     /// Clients of four libraries come back by themselves when primaries die
     ClientFailover,
 }
@@ -37,6 +47,8 @@ impl Scenario {
         let mut story = Story::begin(value.as_ref().map_or("", |value| value.get_name()), &about);
         let result = match self {
             Self::Replication => replication::run(&mut story, settings).await,
+            Self::Retained => retained::run(&mut story, settings).await,
+            Self::Failure => failure::run(&mut story, settings).await,
             Self::ClientFailover => client_failover::run(&mut story, settings).await,
         };
         story.end(result);
