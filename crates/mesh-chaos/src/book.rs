@@ -9,6 +9,10 @@ use mesh_model::BrokerId;
 use crate::ledger::Ledger;
 use crate::schedule::Kind;
 
+/// Who is lost later than that after a fault was mended, was lost for another reason, and only from then on. Sessions of
+/// a broker that hung are closed when another one serves, and by then it may have gone on.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
 /// A client of the fleet, by its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -126,7 +130,7 @@ impl Pages {
         let Some(fault) = self.faults.iter_mut().rev().find(|fault| fault.at <= lost) else {
             return;
         };
-        let begin = if fault.mended.is_some_and(|mended| mended < lost) {
+        let begin = if fault.mended.is_some_and(|mended| mended + AFTERMATH < lost) {
             lost
         } else {
             fault.at
@@ -190,10 +194,9 @@ mod tests {
         pages.lost(Client::Subscriber(0), 20 * S);
         pages.served_again(Client::Subscriber(0), 21 * S);
         assert_eq!(pages.faults[0].publishers, [4 * S], "from the fault on");
-        assert_eq!(
-            pages.faults[1].subscribers,
-            [S],
-            "it was lost after the fault was mended"
-        );
+        assert_eq!(pages.faults[1].subscribers, [S], "it was lost long after it was mended");
+        pages.lost(Client::Subscriber(0), 14 * S);
+        pages.served_again(Client::Subscriber(0), 15 * S);
+        assert_eq!(pages.faults[1].subscribers, [S, 3 * S], "it was lost as a consequence");
     }
 }
