@@ -24,5 +24,6 @@ pub use ledger::{Cause, Ledger, Tally};
 pub use network::Network;
 pub use percentiles::Percentiles;
 pub use report::{KindReport, Report};
+pub use retained::check as retained_differs;
 pub use run::{Options, Progress, Watcher, run};
 pub use schedule::{Kind, Schedule, Step, Victim};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use mesh_lab::Net;
 
 use scenarios::{Scenario, Settings};
@@ -56,7 +56,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let mut names = arguments.names;
     if names.is_empty() {
-        names = Scenario::value_variants().to_vec();
+        names = Scenario::all(settings.net);
     }
     let mut stories = Vec::new();
     for name in names {

@@ -2,8 +2,10 @@
 
 mod client_failover;
 mod failure;
+mod network_recovery;
 mod replication;
 mod retained;
+mod session_state;
 
 use std::time::Duration;
 
@@ -36,9 +38,19 @@ pub enum Scenario {
     Failure,
     /// Clients of four libraries come back by themselves when primaries die
     ClientFailover,
+    /// The network between brokers fails in all its ways, and afterwards everyone has everything (with --netns)
+    NetworkRecovery,
+    /// What of a session survives a restart, kill -9 with each way to save, and a failover
+    SessionState,
 }
 
 impl Scenario {
+    /// Those that can run there.
+    pub fn all(net: Net) -> Vec<Self> {
+        let can = |name: &Self| net == Net::Namespaces || *name != Self::NetworkRecovery;
+        Self::value_variants().iter().copied().filter(can).collect()
+    }
+
     /// Runs it and returns its story.
     pub async fn run(self, settings: Settings) -> Story {
         let value = self.to_possible_value();
@@ -49,6 +61,8 @@ impl Scenario {
             Self::Replication => replication::run(&mut story, settings).await,
             Self::Retained => retained::run(&mut story, settings).await,
             Self::Failure => failure::run(&mut story, settings).await,
+            Self::NetworkRecovery => network_recovery::run(&mut story, settings).await,
+            Self::SessionState => session_state::run(&mut story, settings).await,
             Self::ClientFailover => client_failover::run(&mut story, settings).await,
         };
         story.end(result);
