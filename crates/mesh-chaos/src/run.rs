@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mesh_lab::Fault;
-use mesh_model::BrokerId;
+use mesh_model::{BrokerId, HealthStatus};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::book::{Book, Felt};
@@ -27,6 +27,12 @@ const STEP: Duration = Duration::from_millis(250);
 /// Who is not served for longer than that does not come back by itself. At any time at most one broker has a fault, but
 /// those that were broken before may still be recovering.
 const ABSENCE: Duration = Duration::from_secs(30);
+
+/// Between two questions to mesh-health who is there.
+const ASK: Duration = Duration::from_secs(1);
+
+/// A broker that is refused for longer than that after its fault was mended has died by itself.
+const AFTERMATH: Duration = Duration::from_secs(10);
 
 /// Of a hundred packets so many are dropped.
 const LOSS: u8 = 20;
@@ -114,9 +120,13 @@ pub async fn run(
         primary: network.brokers()[0].0.clone(),
         watcher,
         broken: None,
+        asked: Instant::now(),
     };
     tokio::select! {
-        done = chaos.faults(options) => done?,
+        done = chaos.faults(options) => if let Err(error) = done {
+            // Most often a broker that should have been there.
+            chaos.broken.get_or_insert(format!("{error:#}"));
+        },
         () = stop => chaos.watcher.event("stopped before its time"),
     }
     // What broke promises would only be overwritten by more of it.
@@ -157,6 +167,8 @@ struct Chaos<'a> {
     primary: BrokerId,
     watcher: &'a mut dyn Watcher,
     broken: Option<String>,
+    /// When mesh-health was asked last.
+    asked: Instant,
 }
 
 impl Chaos<'_> {
@@ -313,6 +325,7 @@ impl Chaos<'_> {
     /// Looks at the account again and again until then; `false` as soon as a promise is broken.
     async fn until(&mut self, end: Instant) -> bool {
         loop {
+            self.ask().await;
             if !self.look() {
                 return false;
             }
@@ -322,6 +335,33 @@ impl Chaos<'_> {
                 return self.look();
             }
             sleep(STEP).await;
+        }
+    }
+
+    /// Asks mesh-health whether a broker is gone that nobody has killed.
+    async fn ask(&mut self) {
+        if self.asked.elapsed() < ASK {
+            return;
+        }
+        self.asked = Instant::now();
+        // While it is down itself there is nobody to ask.
+        let Ok(status) = self.network.status().await else {
+            return;
+        };
+        let now = self.book.now();
+        for broker in status.brokers {
+            let refused = broker.reason.as_ref().is_some_and(|reason| reason.contains("refused"));
+            if broker.health != HealthStatus::Dead || !refused {
+                continue;
+            }
+            let pages = self.book.pages();
+            let mut faults = pages.faults.iter().rev();
+            let last = faults.find(|fault| fault.broker.as_ref() == Some(&broker.id));
+            let excused = last.is_some_and(|last| last.mended.is_none_or(|mended| mended + AFTERMATH > now));
+            if !excused {
+                let at = now.as_secs_f64();
+                self.broken = Some(format!("{at:.1} s: {} has died by itself", broker.id));
+            }
         }
     }
 

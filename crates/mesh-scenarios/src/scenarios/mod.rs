@@ -1,6 +1,7 @@
 //! The scenarios, one a file. Each starts a network of its own, does to it what it is about, and says what it found.
 
 mod client_failover;
+mod conformance;
 mod failure;
 mod network_recovery;
 mod replication;
@@ -42,6 +43,8 @@ pub enum Scenario {
     NetworkRecovery,
     /// What of a session survives a restart, kill -9 with each way to save, and a failover
     SessionState,
+    /// What clients see of MQTT: a stock broker, and the mesh through Nginx, with every difference
+    Conformance,
 }
 
 impl Scenario {
@@ -63,6 +66,7 @@ impl Scenario {
             Self::Failure => failure::run(&mut story, settings).await,
             Self::NetworkRecovery => network_recovery::run(&mut story, settings).await,
             Self::SessionState => session_state::run(&mut story, settings).await,
+            Self::Conformance => conformance::run(&mut story, settings).await,
             Self::ClientFailover => client_failover::run(&mut story, settings).await,
         };
         story.end(result);
