@@ -194,9 +194,17 @@ mod tests {
         pages.lost(Client::Subscriber(0), 20 * S);
         pages.served_again(Client::Subscriber(0), 21 * S);
         assert_eq!(pages.faults[0].publishers, [4 * S], "from the fault on");
-        assert_eq!(pages.faults[1].subscribers, [S], "it was lost long after it was mended");
+        assert_eq!(
+            pages.faults[1].subscribers,
+            [S],
+            "it was lost long after it was mended"
+        );
         pages.lost(Client::Subscriber(0), 14 * S);
         pages.served_again(Client::Subscriber(0), 15 * S);
-        assert_eq!(pages.faults[1].subscribers, [S, 3 * S], "it was lost as a consequence");
+        assert_eq!(
+            pages.faults[1].subscribers,
+            [S, 3 * S],
+            "it was lost as a consequence"
+        );
     }
 }

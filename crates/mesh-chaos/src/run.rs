@@ -350,7 +350,10 @@ impl Chaos<'_> {
         };
         let now = self.book.now();
         for broker in status.brokers {
-            let refused = broker.reason.as_ref().is_some_and(|reason| reason.contains("refused"));
+            let refused = broker
+                .reason
+                .as_ref()
+                .is_some_and(|reason| reason.contains("refused"));
             if broker.health != HealthStatus::Dead || !refused {
                 continue;
             }

@@ -48,7 +48,10 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     let alone = stock.config().topology.ids().next().map(|id| stock.broker(id));
     let alone = alone.ok_or_else(|| anyhow::anyhow!("no broker"))?;
     let mesh = network(story, settings).await?;
-    story.say(format_args!("{:<34} | {:<44} | through Nginx into the mesh", "check", "stock broker"));
+    story.say(format_args!(
+        "{:<34} | {:<44} | through Nginx into the mesh",
+        "check", "stock broker"
+    ));
     for (name, check) in CHECKS {
         let (there, here) = tokio::join!(check(alone), check(mesh.balancer()));
         let told = |seen: anyhow::Result<String>| seen.unwrap_or_else(|error| format!("failed: {error:#}"));

@@ -45,13 +45,19 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     let ids: Vec<BrokerId> = lab.config().topology.ids().cloned().collect();
     let options = FleetOptions {
         clients: network.brokers().iter().map(|(_, address)| *address).collect(),
-        witnesses: network.brokers().iter().map(|(id, at)| (id.to_string(), *at)).collect(),
+        witnesses: network
+            .brokers()
+            .iter()
+            .map(|(id, at)| (id.to_string(), *at))
+            .collect(),
         publishers: PUBLISHERS,
         subscribers: true,
         rate: RATE,
     };
     let fleet = Fleet::start(&options, PATIENCE).await?;
-    story.say(format_args!("{PUBLISHERS} publishers, two on each broker, each {RATE} messages a second"));
+    story.say(format_args!(
+        "{PUBLISHERS} publishers, two on each broker, each {RATE} messages a second"
+    ));
 
     let cut = |one: usize, other: usize| Fault::Cut {
         broker: ids[one].clone(),
@@ -66,7 +72,9 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         .flat_map(|one| majority.clone().map(move |other| (one, other)))
         .map(|(one, other)| cut(one, other))
         .collect();
-    let alone = (0..ids.len() - 1).map(|other| cut(ids.len() - 1, other)).collect();
+    let alone = (0..ids.len() - 1)
+        .map(|other| cut(ids.len() - 1, other))
+        .collect();
     let loss = Fault::Loss {
         broker: ids[1].clone(),
         percent: LOSS,
@@ -77,7 +85,11 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     };
     let troubles = [
         ("two brokers do not reach each other", vec![cut(0, 1)], short),
-        ("two brokers do not reach each other for longer", vec![cut(0, 1)], long),
+        (
+            "two brokers do not reach each other for longer",
+            vec![cut(0, 1)],
+            long,
+        ),
         ("what one broker sends does not reach another", vec![way], long),
         ("the mesh is in two parts, two and three brokers", halves, long),
         ("a broker reaches no other", alone, long),
@@ -105,7 +117,10 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         story.check(
             format!("{what}: afterwards everyone has everything"),
             caught_up.is_ok(),
-            caught_up.as_ref().err().map_or_else(String::new, ToString::to_string),
+            caught_up
+                .as_ref()
+                .err()
+                .map_or_else(String::new, ToString::to_string),
         );
         story.time(format!("{what}: everyone has everything after"), begin.elapsed());
     }
@@ -120,13 +135,24 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         let pages = fleet.book().pages();
         let (messages, broken) = (pages.ledger.tally(), pages.ledger.broken().join("; "));
         let about = |what: &str| format!("{what} of {} messages", messages.acknowledged);
-        story.check(about("none lost"), messages.lost == 0, format_args!("{}: {broken}", messages.lost));
+        story.check(
+            about("none lost"),
+            messages.lost == 0,
+            format_args!("{}: {broken}", messages.lost),
+        );
         story.check(
             about("none twice"),
             messages.doubled == 0 && messages.twice.is_empty(),
-            format_args!("{} without a cause, {:?}: {broken}", messages.doubled, messages.twice),
+            format_args!(
+                "{} without a cause, {:?}: {broken}",
+                messages.doubled, messages.twice
+            ),
         );
-        story.check(about("all acknowledged"), messages.sent == messages.acknowledged, messages.sent);
+        story.check(
+            about("all acknowledged"),
+            messages.sent == messages.acknowledged,
+            messages.sent,
+        );
     }
     drop(fleet);
     lab.stop().await?;
@@ -149,7 +175,8 @@ async fn above_the_bound(story: &mut Story, settings: Settings) -> anyhow::Resul
     let [(one, here), (other, there)] = network.brokers() else {
         anyhow::bail!("there are not two brokers");
     };
-    let mut subscriber = Subscriber::start(*there, "scenario-reader", "scenario/bound", QoS::AtLeastOnce).await?;
+    let mut subscriber =
+        Subscriber::start(*there, "scenario-reader", "scenario/bound", QoS::AtLeastOnce).await?;
     let log = || std::fs::read_to_string(lab.log_dir(one.as_str()).join("mosquitto.log"));
     let before = log()?.len();
     lab.cut(one, Some(other)).await?;
@@ -174,11 +201,17 @@ async fn above_the_bound(story: &mut Story, settings: Settings) -> anyhow::Resul
         .await?;
     lab.heal(one, None).await?;
     subscriber.wait_for(BOUND.into(), PATIENCE).await;
-    subscriber.wait_for_silence(Duration::from_secs(2), PATIENCE).await;
+    subscriber
+        .wait_for_silence(Duration::from_secs(2), PATIENCE)
+        .await;
     let received = subscriber.finish().await;
     let missing = received.missing(ABOVE).len() as u64;
     let told = counter(*here, &format!("$SYS/broker/mesh/link/{other}/lost")).await?;
-    story.figure("above the bound: messages missing elsewhere", missing as f64, "messages");
+    story.figure(
+        "above the bound: messages missing elsewhere",
+        missing as f64,
+        "messages",
+    );
     story.check(
         "what is kept is replayed, and no more is lost than must be",
         missing == u64::from(ABOVE - BOUND),
@@ -187,7 +220,11 @@ async fn above_the_bound(story: &mut Story, settings: Settings) -> anyhow::Resul
     story.check(
         "nothing comes twice or out of order",
         received.duplicates() == 0 && received.out_of_order == 0,
-        format_args!("{} twice, {} out of order", received.duplicates(), received.out_of_order),
+        format_args!(
+            "{} twice, {} out of order",
+            received.duplicates(),
+            received.out_of_order
+        ),
     );
     story.check(
         "what is lost is counted",
@@ -222,5 +259,7 @@ async fn counter(address: std::net::SocketAddr, topic: &str) -> anyhow::Result<u
             }
         }
     };
-    tokio::time::timeout(PATIENCE, fresh).await.context("the counter does not come")?
+    tokio::time::timeout(PATIENCE, fresh)
+        .await
+        .context("the counter does not come")?
 }

@@ -83,7 +83,11 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         lab.discard();
         let (acknowledged, lost, per_s, stall) = row.with_context(|| way.name.to_owned())?;
         let name = way.name;
-        story.figure(format!("{name}: lost by kill -9, of {acknowledged} acknowledged"), lost as f64, "messages");
+        story.figure(
+            format!("{name}: lost by kill -9, of {acknowledged} acknowledged"),
+            lost as f64,
+            "messages",
+        );
         story.figure(format!("{name}: speed"), per_s.round(), "messages/s");
         story.time(format!("{name}: longest silence with 20 MB retained"), stall);
         losses.push((way, lost));
@@ -95,7 +99,10 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
             format_args!("{lost} are"),
         );
     }
-    let rare = losses.iter().find(|(way, _)| way.interval == 60).map(|(_, lost)| *lost);
+    let rare = losses
+        .iter()
+        .find(|(way, _)| way.interval == 60)
+        .map(|(_, lost)| *lost);
     story.check(
         "what was not saved is lost: else this would measure nothing",
         rare.is_some_and(|lost| lost > 1000),
@@ -166,10 +173,16 @@ async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, 
     let (id, at) = first(lab)?;
     subscribe(at).await?;
     // Where each message is a save, that is a save of all that were queued before.
-    let count = if way.on_changes && way.interval == 1 { 1000 } else { 20_000 };
+    let count = if way.on_changes && way.interval == 1 {
+        1000
+    } else {
+        20_000
+    };
     let mut publisher = Publisher::connect(at, "scenario-fast").await?;
     let begin = Instant::now();
-    publisher.run(&publication(QoS::AtLeastOnce, count, Pace::Window(100))).await?;
+    publisher
+        .run(&publication(QoS::AtLeastOnce, count, Pace::Window(100)))
+        .await?;
     let per_s = f64::from(count) / begin.elapsed().as_secs_f64();
     collect(at).await?;
 
@@ -178,7 +191,10 @@ async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, 
     let doomed = tokio::spawn(async move {
         // More than fits into the time: its broker dies under it.
         let all = (2.0 * seconds * RATE) as u32;
-        publisher.run(&publication(QoS::AtLeastOnce, all, Pace::PerSecond(RATE))).await.ok();
+        publisher
+            .run(&publication(QoS::AtLeastOnce, all, Pace::PerSecond(RATE)))
+            .await
+            .ok();
         publisher.acknowledged().to_vec()
     });
     sleep(BEFORE_DEATH).await;
@@ -186,7 +202,9 @@ async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, 
     let acknowledged = doomed.await?;
     lab.restart(id.as_str()).await?;
     let session = collect(at).await?;
-    let numbers = (0_u32..).zip(&acknowledged).filter(|(_, acknowledged)| **acknowledged);
+    let numbers = (0_u32..)
+        .zip(&acknowledged)
+        .filter(|(_, acknowledged)| **acknowledged);
     let (mut all, mut lost) = (0, 0);
     for (number, _) in numbers {
         all += 1;
@@ -200,7 +218,12 @@ async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, 
 async fn stall(lab: &Lab, id: &BrokerId, at: SocketAddr) -> anyhow::Result<Duration> {
     let (mut filler, _) = dial(at, "scenario-filler", true).await?;
     for number in 0..RETAINED.0 {
-        let mut publish = Publish::new(format!("{TOPIC}/fill/{number}"), QoS::AtMostOnce, vec![b'x'; RETAINED.1], None);
+        let mut publish = Publish::new(
+            format!("{TOPIC}/fill/{number}"),
+            QoS::AtMostOnce,
+            vec![b'x'; RETAINED.1],
+            None,
+        );
         publish.retain = true;
         filler.queue(&Packet::Publish(publish))?;
         // A buffer of moderate size.
@@ -211,7 +234,9 @@ async fn stall(lab: &Lab, id: &BrokerId, at: SocketAddr) -> anyhow::Result<Durat
     ping(&mut filler).await?;
     let mut publisher = Publisher::connect(at, "scenario-steady").await?;
     let steady = tokio::spawn(async move {
-        publisher.run(&publication(QoS::AtLeastOnce, 300, Pace::PerSecond(100.0))).await
+        publisher
+            .run(&publication(QoS::AtLeastOnce, 300, Pace::PerSecond(100.0)))
+            .await
     });
     sleep(Duration::from_millis(500)).await;
     // One save at least is in what is measured, however rare they are.
@@ -232,7 +257,9 @@ async fn ping(connection: &mut Connection) -> anyhow::Result<Duration> {
         while !matches!(connection.receive().await?, Packet::PingResp(_)) {}
         Ok::<_, MqttError>(())
     };
-    timeout(PATIENCE, answer).await.context("the broker does not answer")??;
+    timeout(PATIENCE, answer)
+        .await
+        .context("the broker does not answer")??;
     Ok(begin.elapsed())
 }
 
@@ -244,7 +271,9 @@ async fn failover(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
     let at = lab.balancer();
     subscribe(at).await?;
     let mut publisher = Publisher::connect(at, "scenario-writer").await?;
-    publisher.run(&publication(QoS::AtLeastOnce, 500, Pace::Window(50))).await?;
+    publisher
+        .run(&publication(QoS::AtLeastOnce, 500, Pace::Window(50)))
+        .await?;
     lab.kill(primary.as_str()).await?;
     let served = wait_until("service by another broker", PATIENCE, async || {
         collect(at).await.map_err(|error| error.to_string())
@@ -256,7 +285,11 @@ async fn failover(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
         "it says that it does",
     );
     let lost = 500 - session.numbers[0].len();
-    story.figure("queued messages lost to a failover, of 500", lost as f64, "messages");
+    story.figure(
+        "queued messages lost to a failover, of 500",
+        lost as f64,
+        "messages",
+    );
     subscribe(at).await?;
     publish_one(at).await?;
     let again = collect(at).await?;
@@ -268,7 +301,11 @@ async fn failover(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
     lab.restart(primary.as_str()).await?;
     let back = collect(lab.broker(&primary)).await?;
     let old = back.numbers[0].len();
-    story.figure("of those 500 found at the dead broker when it is back", old as f64, "messages");
+    story.figure(
+        "of those 500 found at the dead broker when it is back",
+        old as f64,
+        "messages",
+    );
     Ok(lab.stop().await?)
 }
 
@@ -289,7 +326,9 @@ fn publication(qos: QoS, messages: u32, pace: Pace) -> Publication {
 
 async fn publish_one(at: SocketAddr) -> anyhow::Result<()> {
     let mut publisher = Publisher::connect(at, "scenario-one").await?;
-    Ok(publisher.run(&publication(QoS::AtLeastOnce, 1, Pace::Window(1))).await?)
+    Ok(publisher
+        .run(&publication(QoS::AtLeastOnce, 1, Pace::Window(1)))
+        .await?)
 }
 
 /// Opens the session, or with `is_clean` one that ends with its connection.
@@ -308,7 +347,9 @@ async fn dial(at: SocketAddr, client_id: &str, is_clean: bool) -> anyhow::Result
         let stream = TcpStream::connect(at).await?;
         Connection::start_as(stream, Packet::Connect(connect, None, None)).await
     };
-    let (connection, ack) = timeout(Duration::from_secs(5), open).await.context("no CONNACK")??;
+    let (connection, ack) = timeout(Duration::from_secs(5), open)
+        .await
+        .context("no CONNACK")??;
     Ok((connection, ack.session_present))
 }
 
@@ -359,7 +400,9 @@ async fn collect(at: SocketAddr) -> anyhow::Result<Held> {
                 connection.send(&answer).await?;
             }
             Packet::PubRel(PubRel { pkid, .. }) => {
-                connection.send(&Packet::PubComp(PubComp::new(pkid, None))).await?;
+                connection
+                    .send(&Packet::PubComp(PubComp::new(pkid, None)))
+                    .await?;
             }
             _ => {}
         }

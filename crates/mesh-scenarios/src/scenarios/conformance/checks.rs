@@ -29,7 +29,9 @@ pub(super) const CHECKS: [(&str, fn(SocketAddr) -> Seen); 19] = [
     ("will", |at| Box::pin(will(at))),
     ("will delay", |at| Box::pin(will_delay(at))),
     ("retained: set, show, clear", |at| Box::pin(retained(at))),
-    ("retained: handling, as published", |at| Box::pin(retain_handling(at))),
+    ("retained: handling, as published", |at| {
+        Box::pin(retain_handling(at))
+    }),
     ("shared subscription", |at| Box::pin(shared(at))),
     ("topic alias", |at| Box::pin(topic_alias(at))),
     ("flow control", |at| Box::pin(flow_control(at))),
@@ -82,7 +84,10 @@ async fn taken_over(at: SocketAddr) -> anyhow::Result<String> {
     let mut first = Client::open(at, "conformance-twin").await?;
     let _second = Client::open(at, "conformance-twin").await?;
     let end = timeout(Duration::from_secs(5), first.connection.receive()).await;
-    Ok(format!("the first is told: {:?}", end.context("it lives on")?.err()))
+    Ok(format!(
+        "the first is told: {:?}",
+        end.context("it lives on")?.err()
+    ))
 }
 
 async fn keep_alive(at: SocketAddr) -> anyhow::Result<String> {
@@ -95,7 +100,10 @@ async fn keep_alive(at: SocketAddr) -> anyhow::Result<String> {
     let end = timeout(Duration::from_secs(10), silent.connection.receive()).await;
     let end = end.context("it is never closed")?;
     let late = begin.elapsed() > Duration::from_secs(4);
-    Ok(format!("silence of a client ends in {:?}, late: {late}", end.err()))
+    Ok(format!(
+        "silence of a client ends in {:?}, late: {late}",
+        end.err()
+    ))
 }
 
 fn last_will(topic: &str, delay: Option<u32>) -> LastWill {
@@ -123,7 +131,10 @@ async fn will(at: SocketAddr) -> anyhow::Result<String> {
     polite.connection.send(&Packet::Disconnect(goodbye)).await?;
     drop(Client::open_as(at, "conformance-dying", with_will("conformance/will/dying")).await?);
     let topics = reader.messages().await?;
-    let topics: Vec<_> = topics.iter().map(|message| String::from_utf8_lossy(&message.topic)).collect();
+    let topics: Vec<_> = topics
+        .iter()
+        .map(|message| String::from_utf8_lossy(&message.topic))
+        .collect();
     Ok(format!("published: {}", topics.join(" ")))
 }
 
@@ -204,14 +215,23 @@ async fn shared(at: SocketAddr) -> anyhow::Result<String> {
     }
     let mut writer = Client::open(at, "conformance-sharer").await?;
     for number in 0..20 {
-        writer.publish(message("conformance/shared", QoS::AtLeastOnce, &number.to_string())).await?;
+        writer
+            .publish(message(
+                "conformance/shared",
+                QoS::AtLeastOnce,
+                &number.to_string(),
+            ))
+            .await?;
     }
     let mut counts = Vec::new();
     for member in &mut members {
         counts.push(member.messages().await?.len());
     }
     let both = counts.iter().all(|count| *count > 0);
-    Ok(format!("of 20 all members have {}, each some: {both}", counts.iter().sum::<usize>()))
+    Ok(format!(
+        "of 20 all members have {}, each some: {both}",
+        counts.iter().sum::<usize>()
+    ))
 }
 
 async fn topic_alias(at: SocketAddr) -> anyhow::Result<String> {
@@ -223,10 +243,15 @@ async fn topic_alias(at: SocketAddr) -> anyhow::Result<String> {
             topic_alias: Some(1),
             ..PublishProperties::default()
         };
-        writer.publish(message_with(topic, QoS::AtLeastOnce, "x", properties)).await?;
+        writer
+            .publish(message_with(topic, QoS::AtLeastOnce, "x", properties))
+            .await?;
     }
     let topics = reader.messages().await?;
-    let topics: Vec<_> = topics.iter().map(|message| String::from_utf8_lossy(&message.topic)).collect();
+    let topics: Vec<_> = topics
+        .iter()
+        .map(|message| String::from_utf8_lossy(&message.topic))
+        .collect();
     Ok(topics.join(" "))
 }
 
@@ -239,7 +264,9 @@ async fn flow_control(at: SocketAddr) -> anyhow::Result<String> {
     reader.subscribe(once("conformance/flow")).await?;
     let mut writer = Client::open(at, "conformance-fast").await?;
     for number in 0..10 {
-        writer.publish(message("conformance/flow", QoS::AtLeastOnce, &number.to_string())).await?;
+        writer
+            .publish(message("conformance/flow", QoS::AtLeastOnce, &number.to_string()))
+            .await?;
     }
     // Nothing is acknowledged yet.
     let mut unacknowledged = Vec::new();
@@ -253,7 +280,11 @@ async fn flow_control(at: SocketAddr) -> anyhow::Result<String> {
         reader.connection.send(&Packet::PubAck(ack)).await?;
     }
     let rest = reader.messages().await?;
-    Ok(format!("{} unacknowledged, then {}", unacknowledged.len(), payloads(&rest)))
+    Ok(format!(
+        "{} unacknowledged, then {}",
+        unacknowledged.len(),
+        payloads(&rest)
+    ))
 }
 
 async fn max_packet_size(at: SocketAddr) -> anyhow::Result<String> {
@@ -265,9 +296,16 @@ async fn max_packet_size(at: SocketAddr) -> anyhow::Result<String> {
     reader.subscribe(once("conformance/size")).await?;
     let mut writer = Client::open(at, "conformance-large").await?;
     for size in [100, 2000, 200] {
-        writer.publish(message("conformance/size", QoS::AtLeastOnce, &"x".repeat(size))).await?;
+        writer
+            .publish(message("conformance/size", QoS::AtLeastOnce, &"x".repeat(size)))
+            .await?;
     }
-    let sizes: Vec<usize> = reader.messages().await?.iter().map(|message| message.payload.len()).collect();
+    let sizes: Vec<usize> = reader
+        .messages()
+        .await?
+        .iter()
+        .map(|message| message.payload.len())
+        .collect();
     Ok(format!("of 100, 2000, 200 bytes: {sizes:?}"))
 }
 
@@ -301,15 +339,25 @@ async fn message_expiry(at: SocketAddr) -> anyhow::Result<String> {
             ..PublishProperties::default()
         };
         writer
-            .publish(message_with("conformance/expiry", QoS::AtLeastOnce, payload, properties))
+            .publish(message_with(
+                "conformance/expiry",
+                QoS::AtLeastOnce,
+                payload,
+                properties,
+            ))
             .await?;
     }
     sleep(Duration::from_secs(3)).await;
     let mut reader = Client::open_as(at, "conformance-away", opening()).await?;
     let messages = reader.messages().await?;
-    let left = messages.first().and_then(|message| message.properties.as_ref()?.message_expiry_interval);
+    let left = messages
+        .first()
+        .and_then(|message| message.properties.as_ref()?.message_expiry_interval);
     let less = left.is_some_and(|left| left < 60);
-    Ok(format!("after 3 s: {}; its time is shorter: {less}", payloads(&messages)))
+    Ok(format!(
+        "after 3 s: {}; its time is shorter: {less}",
+        payloads(&messages)
+    ))
 }
 
 async fn request_response(at: SocketAddr) -> anyhow::Result<String> {
@@ -325,9 +373,19 @@ async fn request_response(at: SocketAddr) -> anyhow::Result<String> {
         ..PublishProperties::default()
     };
     client
-        .publish(message_with("conformance/request", QoS::AtLeastOnce, "ask", properties))
+        .publish(message_with(
+            "conformance/request",
+            QoS::AtLeastOnce,
+            "ask",
+            properties,
+        ))
         .await?;
-    let request = server.messages().await?.into_iter().next().context("no request")?;
+    let request = server
+        .messages()
+        .await?
+        .into_iter()
+        .next()
+        .context("no request")?;
     let asked = request.properties.context("it has no properties")?;
     let (kind, format) = (asked.content_type.clone(), asked.payload_format_indicator);
     let topic = asked.response_topic.context("no response topic")?;
@@ -335,9 +393,13 @@ async fn request_response(at: SocketAddr) -> anyhow::Result<String> {
         correlation_data: asked.correlation_data,
         ..PublishProperties::default()
     };
-    server.publish(message_with(&topic, QoS::AtLeastOnce, "answer", properties)).await?;
+    server
+        .publish(message_with(&topic, QoS::AtLeastOnce, "answer", properties))
+        .await?;
     let answer = client.messages().await?.into_iter().next().context("no answer")?;
-    let data = answer.properties.and_then(|properties| properties.correlation_data);
+    let data = answer
+        .properties
+        .and_then(|properties| properties.correlation_data);
     Ok(format!("{kind:?}, {format:?}, answer to {data:?}"))
 }
 
@@ -351,10 +413,23 @@ async fn user_properties(at: SocketAddr) -> anyhow::Result<String> {
         ..PublishProperties::default()
     };
     writer
-        .publish(message_with("conformance/properties", QoS::AtLeastOnce, "x", properties))
+        .publish(message_with(
+            "conformance/properties",
+            QoS::AtLeastOnce,
+            "x",
+            properties,
+        ))
         .await?;
-    let message = reader.messages().await?.into_iter().next().context("no message")?;
-    let properties = message.properties.context("it has no properties")?.user_properties;
+    let message = reader
+        .messages()
+        .await?
+        .into_iter()
+        .next()
+        .context("no message")?;
+    let properties = message
+        .properties
+        .context("it has no properties")?
+        .user_properties;
     let told = properties.iter().map(|(name, value)| match name.as_str() {
         // Its value differs each time.
         "mesh" => name.clone(),
@@ -366,7 +441,9 @@ async fn user_properties(at: SocketAddr) -> anyhow::Result<String> {
 async fn options(at: SocketAddr) -> anyhow::Result<String> {
     let topic = "conformance/options";
     let mut reader = Client::open(at, "conformance-options").await?;
-    reader.subscribe_as(Filter::new(topic, QoS::ExactlyOnce), Some(9)).await?;
+    reader
+        .subscribe_as(Filter::new(topic, QoS::ExactlyOnce), Some(9))
+        .await?;
     let mut other = Client::open(at, "conformance-others").await?;
     other.publish(message(topic, QoS::ExactlyOnce, "two")).await?;
     other.publish(message(topic, QoS::AtMostOnce, "zero")).await?;
@@ -380,13 +457,19 @@ async fn options(at: SocketAddr) -> anyhow::Result<String> {
     let mut filter = once("conformance/local");
     filter.nolocal = true;
     reader.subscribe(filter).await?;
-    reader.publish(message("conformance/local", QoS::AtLeastOnce, "own")).await?;
+    reader
+        .publish(message("conformance/local", QoS::AtLeastOnce, "own"))
+        .await?;
     let own = reader.messages().await?.len();
-    Ok(format!("QoS {qos:?}, subscription ids {ids:?}, own messages {own}"))
+    Ok(format!(
+        "QoS {qos:?}, subscription ids {ids:?}, own messages {own}"
+    ))
 }
 
 async fn nobody(at: SocketAddr) -> anyhow::Result<String> {
     let mut writer = Client::open(at, "conformance-lonely").await?;
-    let reason = writer.publish(message("conformance/nobody", QoS::AtLeastOnce, "x")).await?;
+    let reason = writer
+        .publish(message("conformance/nobody", QoS::AtLeastOnce, "x"))
+        .await?;
     Ok(format!("PUBACK {reason}"))
 }

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use mesh_runtime::mqtt::Connection;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{
     ConnAck, Connect, ConnectProperties, Filter, LastWill, Packet, PubAck, PubComp, PubRec, PubRel, Publish,
     PublishProperties, Subscribe, SubscribeProperties,
 };
-use mesh_runtime::mqtt::Connection;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -119,7 +119,9 @@ impl Client {
 
     /// The next packet.
     pub(super) async fn expect(&mut self) -> anyhow::Result<Packet> {
-        Ok(timeout(PATIENCE, self.connection.receive()).await.context("nothing comes")??)
+        Ok(timeout(PATIENCE, self.connection.receive())
+            .await
+            .context("nothing comes")??)
     }
 
     /// Every message until none comes any more, acknowledged.
@@ -139,7 +141,9 @@ impl Client {
                     messages.push(publish);
                 }
                 Packet::PubRel(rel) => {
-                    self.connection.send(&Packet::PubComp(PubComp::new(rel.pkid, None))).await?;
+                    self.connection
+                        .send(&Packet::PubComp(PubComp::new(rel.pkid, None)))
+                        .await?;
                 }
                 _ => {}
             }
