@@ -2,6 +2,7 @@
 
 mod client_failover;
 mod conformance;
+mod crowd;
 mod failure;
 mod network_recovery;
 mod replication;
@@ -45,6 +46,8 @@ pub enum Scenario {
     SessionState,
     /// What clients see of MQTT: a stock broker, and the mesh through Nginx, with every difference
     Conformance,
+    /// 5,000 idle clients through Nginx on a primary that dies: all come back, and nothing runs out
+    Crowd,
 }
 
 impl Scenario {
@@ -67,6 +70,7 @@ impl Scenario {
             Self::NetworkRecovery => network_recovery::run(&mut story, settings).await,
             Self::SessionState => session_state::run(&mut story, settings).await,
             Self::Conformance => conformance::run(&mut story, settings).await,
+            Self::Crowd => crowd::run(&mut story, settings).await,
             Self::ClientFailover => client_failover::run(&mut story, settings).await,
         };
         story.end(result);
