@@ -181,7 +181,7 @@ impl Fleet {
 
 /// Whether a stream's messages are retained.
 fn is_retained(stream: usize) -> bool {
-    stream % RETAINED == 0
+    stream.is_multiple_of(RETAINED)
 }
 
 /// The topic of a stream.

@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{balancer, bench, chaos, check, db, diff, incidents, lab, logs, operate, render, status, user};
+use commands::{
+    balancer, bench, chaos, check, db, diff, incidents, lab, logs, operate, render, status, user,
+};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]

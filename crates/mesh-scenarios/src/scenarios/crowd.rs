@@ -34,9 +34,14 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     let room = files.saturating_sub(SPARE).min(files / 2);
     let clients = usize::try_from(room).unwrap_or(CLIENTS).min(CLIENTS);
     if clients < CLIENTS {
-        story.say(format_args!("only {clients} clients, since no more files may be open; raise it by `ulimit -n 20000`"));
+        story.say(format_args!(
+            "only {clients} clients, since no more files may be open; raise it by `ulimit -n 20000`"
+        ));
     }
-    anyhow::ensure!(clients > 100, "{files} open files are too few for this; raise it by `ulimit -n 20000`");
+    anyhow::ensure!(
+        clients > 100,
+        "{files} open files are too few for this; raise it by `ulimit -n 20000`"
+    );
     let marks = LogMarks::now(&lab);
     let fleet = Fleet::start(&FleetOptions {
         name: "crowd".to_owned(),

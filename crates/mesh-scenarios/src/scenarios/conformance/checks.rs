@@ -19,8 +19,11 @@ use super::client::{Client, Opening, message, message_with, payloads};
 
 type Seen = Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send>>;
 
+/// What is done to the broker at an address.
+type Check = fn(SocketAddr) -> Seen;
+
 /// A name, and what is done.
-pub(super) const CHECKS: [(&str, fn(SocketAddr) -> Seen); 19] = [
+pub(super) const CHECKS: [(&str, Check); 19] = [
     ("connect with MQTT 3.1.1", |at| Box::pin(connect_311(at))),
     ("connect without a client id", |at| Box::pin(assigned_id(at))),
     ("limits told in CONNACK", |at| Box::pin(limits(at))),
