@@ -350,11 +350,9 @@ impl Chaos<'_> {
         };
         let now = self.book.now();
         for broker in status.brokers {
-            let refused = broker
-                .reason
-                .as_ref()
-                .is_some_and(|reason| reason.contains("refused"));
-            if broker.health != HealthStatus::Dead || !refused {
+            // Refused or reset: nobody is there. One that is silent may only hang, or have too much to do.
+            let reason = broker.reason.unwrap_or_default();
+            if broker.health != HealthStatus::Dead || !reason.starts_with("connection ") {
                 continue;
             }
             let pages = self.book.pages();
