@@ -195,6 +195,7 @@ async fn above_the_bound(story: &mut Story, settings: Settings) -> anyhow::Resul
             topic: "scenario/bound".to_owned(),
             qos: QoS::AtLeastOnce,
             payload: 64,
+            retain: false,
             messages: ABOVE,
             pace: Pace::Window(50),
         })

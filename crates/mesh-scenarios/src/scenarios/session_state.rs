@@ -320,6 +320,7 @@ fn publication(qos: QoS, messages: u32, pace: Pace) -> Publication {
         topic: format!("{TOPIC}/{}", qos as u8),
         qos,
         payload: 64,
+        retain: false,
         messages,
         pace,
     }
