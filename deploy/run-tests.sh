@@ -2,13 +2,14 @@
 # Installs what the tests need and runs them all against real brokers and a real Nginx on this machine.
 #
 #   ./deploy/run-tests.sh [--long] [FILTER…]
-#   ./deploy/run-tests.sh scenarios [--long] [--lab | --netns] [NAME…]
+#   ./deploy/run-tests.sh scenarios [--long] [--lab | --netns] [--every=TIME] [--for=TIME] [NAME…]
 #
 # --long      the large counts: hours instead of minutes
 # FILTER      only tests whose name contains it
 # scenarios   only the scenarios: stories of what goes wrong, with the clients that people use; without NAME all.
 #             On loopback (--lab, the default) or in network namespaces (--netns, Linux, root).
 #             target/scenarios has the account, as JUnit XML and JSON.
+# --every, --for   of the scenario failure: a fault so often, for so long
 set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,7 +28,7 @@ fi
 for argument in "$@"; do
   case $argument in
     -h | --help)
-      sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     --long)
@@ -35,6 +36,10 @@ for argument in "$@"; do
       scenarios+=(--long)
       ;;
     --lab | --netns)
+      [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
+      scenarios+=("$argument")
+      ;;
+    --every=* | --for=*)
       [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
       scenarios+=("$argument")
       ;;
@@ -174,18 +179,26 @@ test_services() {
   deploy/tests/multipass.sh || fail "the deployment by Multipass does not do what it should, see above"
 }
 
-# The short form on loopback, and in namespaces where that can be.
+# In the whole run each scenario once: in namespaces what needs a network to break, where those can be, the rest on
+# loopback. That is the short form, or with --long the long one.
 run_scenarios() {
   cargo build --locked --workspace --bins --lib --examples || fail "the build failed; see the compiler's messages above"
   local program=target/debug/mesh-scenarios
-  "$program" "${scenarios[@]+"${scenarios[@]}"}" || fail "a scenario failed, see above"
-  [ -z "$only_scenarios" ] || return 0
+  # Thousands of clients are thousands of files, and many systems allow 1,024.
+  ulimit -n 20000 2>/dev/null || ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+  if [ -n "$only_scenarios" ]; then
+    "$program" "${scenarios[@]+"${scenarios[@]}"}" || fail "a scenario failed, see above"
+    return 0
+  fi
+  local network=(failure network-recovery) rest=(replication retained client-failover session-state conformance crowd)
   if [ "$(uname)" = Linux ] && [ "$(id -u)" -eq 0 ]; then
-    "$program" --netns --report target/scenarios-netns "${scenarios[@]+"${scenarios[@]}"}" ||
+    "$program" --netns --report target/scenarios-netns "${scenarios[@]+"${scenarios[@]}"}" "${network[@]}" ||
       fail "a scenario failed in namespaces, see above"
   else
     say "skipped: the scenarios are not run in namespaces, which needs root on Linux"
+    rest+=(failure)
   fi
+  "$program" "${scenarios[@]+"${scenarios[@]}"}" "${rest[@]}" || fail "a scenario failed, see above"
 }
 
 cd "$checkout"

@@ -63,7 +63,22 @@ pub enum Fault {
         /// By whom.
         from: BrokerId,
     },
-    /// Ends [`Self::Cut`] and [`Self::CutWay`] of the same names; without `from` every cut of the broker.
+    /// Drops a share of the packets from and to the broker's node, at random.
+    Loss {
+        /// Who.
+        broker: BrokerId,
+        /// Of a hundred packets so many, 1 to 99.
+        percent: u8,
+    },
+    /// Lets no more than so much through to the broker's node, and from it.
+    Slow {
+        /// Who.
+        broker: BrokerId,
+        /// Thousand bits a second, each way.
+        kbit: u32,
+    },
+    /// Ends [`Self::Cut`] and [`Self::CutWay`] of the same names; without `from` every cut of the broker, and
+    /// [`Self::Loss`] and [`Self::Slow`].
     Heal {
         /// Who.
         broker: BrokerId,
@@ -190,6 +205,15 @@ impl Shared {
                 let from = self.nodes(from, None)?.0;
                 self.net.cut_way(from, to)
             }
+            Fault::Loss { broker, percent } => {
+                if !(1..=99).contains(percent) {
+                    return Err(LabError::Options(format!(
+                        "of a hundred packets 1 to 99 can be dropped, not {percent}"
+                    )));
+                }
+                self.net.loss(self.nodes(broker, None)?.0, *percent)
+            }
+            Fault::Slow { broker, kbit } => self.net.slow(self.nodes(broker, None)?.0, *kbit),
             Fault::Heal { broker, from } => {
                 let (node, from) = self.nodes(broker, from.as_ref())?;
                 self.net.heal(node, from)

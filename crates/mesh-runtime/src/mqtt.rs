@@ -44,7 +44,7 @@ impl From<CodecError> for MqttError {
     }
 }
 
-/// What a client says of itself when it connects. Sessions are clean: nothing outlives the connection.
+/// What a client says of itself when it connects. Its session is clean: nothing outlives the connection.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The client id.
@@ -79,12 +79,6 @@ impl Connection {
     ///
     /// As [`Self::open`].
     pub async fn start(stream: TcpStream, identity: &Identity) -> Result<(Self, ConnAck), MqttError> {
-        stream.set_nodelay(true)?;
-        let mut connection = Self {
-            stream,
-            input: bytes::BytesMut::new(),
-            output: bytes::BytesMut::new(),
-        };
         let connect = Connect {
             keep_alive: identity.keep_alive_s,
             client_id: identity.client_id.clone(),
@@ -95,7 +89,23 @@ impl Connection {
             .login
             .clone()
             .map(|(username, password)| Login { username, password });
-        connection.send(&Packet::Connect(connect, None, login)).await?;
+        Self::start_as(stream, Packet::Connect(connect, None, login)).await
+    }
+
+    /// Opens a session on a connected socket with a CONNECT packet of the caller's own: one that outlives its
+    /// connection, or that has a will; see [`Self::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn start_as(stream: TcpStream, connect: Packet) -> Result<(Self, ConnAck), MqttError> {
+        stream.set_nodelay(true)?;
+        let mut connection = Self {
+            stream,
+            input: bytes::BytesMut::new(),
+            output: bytes::BytesMut::new(),
+        };
+        connection.send(&connect).await?;
         match connection.receive().await? {
             Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success => Ok((connection, ack)),
             Packet::ConnAck(ack) => Err(MqttError::Refused(ack.code)),

@@ -7,8 +7,9 @@ mod story;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use mesh_lab::Net;
 
 use scenarios::{Scenario, Settings};
@@ -26,9 +27,15 @@ struct Arguments {
     /// In network namespaces (Linux, root)
     #[arg(long, conflicts_with = "lab")]
     netns: bool,
-    /// The large counts
+    /// The large counts and long times
     #[arg(long)]
     long: bool,
+    /// failure: between the beginnings of two faults (default: 60s with --long, else 5s)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    every: Option<Duration>,
+    /// failure: for how long (default: 10m with --long, else 30s)
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
     /// Where scenarios.xml (JUnit) and scenarios.json are written
     #[arg(long, value_name = "FOLDER", default_value = "target/scenarios")]
     report: PathBuf,
@@ -44,10 +51,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             Net::Loopback
         },
         long: arguments.long,
+        every: arguments.every,
+        lasts: arguments.lasts,
     };
     let mut names = arguments.names;
     if names.is_empty() {
-        names = Scenario::value_variants().to_vec();
+        names = Scenario::all(settings.net);
     }
     let mut stories = Vec::new();
     for name in names {

@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
-use commands::{balancer, bench, check, db, diff, incidents, lab, logs, operate, render, status, user};
+use commands::{
+    balancer, bench, chaos, check, db, diff, incidents, lab, logs, operate, render, status, user,
+};
 
 /// Operate a network of Mosquitto brokers that act as one.
 #[derive(Parser)]
@@ -49,6 +51,8 @@ enum Command {
     Balancer(balancer::BalancerArgs),
     /// Measure it on this machine, with its peers in the same run
     Bench(bench::BenchArgs),
+    /// Break a lab again and again under hundreds of clients, and say what became of every message
+    Chaos(chaos::ChaosArgs),
     /// Say whether mesh.toml is right; exit code 64 if not
     Check(check::CheckArgs),
     /// Write the configuration of every broker and of Nginx
@@ -71,6 +75,7 @@ async fn main() -> ExitCode {
         Command::User(args) => user::run(args),
         Command::Balancer(args) => balancer::run(&args),
         Command::Bench(args) => bench::run(args).await,
+        Command::Chaos(args) => chaos::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Render(args) => render::run(&args),
     };

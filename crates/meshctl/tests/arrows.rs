@@ -15,10 +15,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mesh-store", &["mesh-model"]),
     ("mesh-logs", &["mesh-model", "mesh-runtime", "mesh-store"]),
     ("mesh-lab", &["mesh-model", "mesh-runtime", "mesh-render"]),
-    ("mesh-scenarios", &["mesh-lab"]),
+    ("mesh-chaos", &["mesh-model", "mesh-runtime", "mesh-lab"]),
+    (
+        "mesh-scenarios",
+        &[
+            "mesh-model",
+            "mesh-runtime",
+            "mesh-render",
+            "mesh-lab",
+            "mesh-chaos",
+        ],
+    ),
     (
         "meshctl",
         &[
+            "mesh-chaos",
             "mesh-model",
             "mesh-runtime",
             "mesh-render",

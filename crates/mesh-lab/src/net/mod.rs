@@ -137,7 +137,33 @@ impl Network {
         }
     }
 
-    /// Undoes [`Self::cut`] and [`Self::cut_way`].
+    /// Drops so many of a hundred packets from and to one node.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "nothing can be done to it")
+    )]
+    pub(crate) fn loss(&self, node: usize, percent: u8) -> Result<(), LabError> {
+        match self {
+            Self::Loopback => Err(loopback::cannot_cut(node, None)),
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.loss(node, percent),
+        }
+    }
+
+    /// Lets no more than so many thousand bits a second through to one node, and from it.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "nothing can be done to it")
+    )]
+    pub(crate) fn slow(&self, node: usize, kbit: u32) -> Result<(), LabError> {
+        match self {
+            Self::Loopback => Err(loopback::cannot_cut(node, None)),
+            #[cfg(target_os = "linux")]
+            Self::Namespaces(network) => network.slow(node, kbit),
+        }
+    }
+
+    /// Undoes all of them.
     pub(crate) fn heal(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
         match self {
             Self::Loopback => Err(loopback::cannot_cut(node, from)),

@@ -4,7 +4,7 @@
 //! mesh-health live. There is no default route anywhere, and no cable to the network of this machine: what
 //! happens inside stays inside. A node is cut off by dropping frames in the switch, so nobody is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,6 +35,8 @@ struct Cuts {
     nodes: BTreeSet<usize>,
     /// What one node sends to another one is dropped: from, to.
     ways: BTreeSet<(usize, usize)>,
+    /// By node, so many of a hundred packets are dropped.
+    losses: BTreeMap<usize, u8>,
 }
 
 /// The namespaces of a lab and what leads into them from 127.0.0.1.
@@ -120,11 +122,45 @@ impl Namespaces {
         self.change(|cuts| cuts.ways.extend([(from, to)]))
     }
 
-    /// Undoes a cut; without `from` every one that concerns the node.
+    /// Drops so many of a hundred packets from and to a node.
+    pub(crate) fn loss(&self, node: usize, percent: u8) -> Result<(), LabError> {
+        self.change(|cuts| cuts.losses.extend([(node, percent)]))
+    }
+
+    /// Lets no more than so many thousand bits a second through the cable to a node, each way.
+    pub(crate) fn slow(&self, node: usize, kbit: u32) -> Result<(), LabError> {
+        let failed = || LabError::io("slow a cable down");
+        // A bucket filter on both ends: a queue works only on what leaves a device.
+        for (namespace, device) in [(&self.switch, port(node)), (&self.nodes[node], "eth0".to_owned())] {
+            let rate = format!("{kbit}kbit");
+            let add = [
+                "qdisc", "replace", "dev", &device, "root", "tbf", "rate", &rate, "burst", "16kb", "latency",
+                "200ms",
+            ];
+            namespace.command("tc", &add, "").map_err(failed())?;
+        }
+        Ok(())
+    }
+
+    /// Ends [`Self::slow`], if there was one.
+    fn unslow(&self, node: usize) {
+        for (namespace, device) in [(&self.switch, port(node)), (&self.nodes[node], "eth0".to_owned())] {
+            // It fails where there is none, which is what is wanted.
+            namespace
+                .command("tc", &["qdisc", "del", "dev", &device, "root"], "")
+                .ok();
+        }
+    }
+
+    /// Undoes a cut; without `from` every one that concerns the node, and losses and slowness too.
     pub(crate) fn heal(&self, node: usize, from: Option<usize>) -> Result<(), LabError> {
+        if from.is_none() {
+            self.unslow(node);
+        }
         self.change(|cuts| match from {
             None => {
                 cuts.nodes.remove(&node);
+                cuts.losses.remove(&node);
                 cuts.ways.retain(|(from, to)| *from != node && *to != node);
             }
             Some(from) => {
@@ -254,6 +290,11 @@ fn filter(cuts: &Cuts) -> String {
         let port = port(*node);
         rules += &format!("iifname {port} drop\noifname {port} drop\n");
     }
+    for (node, percent) in &cuts.losses {
+        let port = port(*node);
+        rules += &format!("iifname {port} numgen random mod 100 < {percent} drop\n");
+        rules += &format!("oifname {port} numgen random mod 100 < {percent} drop\n");
+    }
     for (from, to) in &cuts.ways {
         rules += &format!("iifname {} oifname {} drop\n", port(*from), port(*to));
     }
@@ -274,5 +315,7 @@ mod tests {
         let rules = filter(&cuts);
         assert!(rules.contains("iifname node0 oifname node2 drop\n"), "{rules}");
         assert!(!rules.contains("iifname node2"), "{rules}");
+        cuts.losses.insert(1, 20);
+        assert!(filter(&cuts).contains("iifname node1 numgen random mod 100 < 20 drop\n"));
     }
 }

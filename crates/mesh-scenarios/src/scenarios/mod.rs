@@ -1,7 +1,13 @@
 //! The scenarios, one a file. Each starts a network of its own, does to it what it is about, and says what it found.
 
 mod client_failover;
+mod conformance;
+mod crowd;
+mod failure;
+mod network_recovery;
 mod replication;
+mod retained;
+mod session_state;
 
 use std::time::Duration;
 
@@ -17,6 +23,10 @@ pub struct Settings {
     pub net: Net,
     /// The large counts.
     pub long: bool,
+    /// Of `failure`: between two faults.
+    pub every: Option<Duration>,
+    /// Of `failure`: for how long.
+    pub lasts: Option<Duration>,
 }
 
 /// Which one.
@@ -24,11 +34,29 @@ pub struct Settings {
 pub enum Scenario {
     /// Each broker to all five, each QoS: none missing, none twice, in order
     Replication,
+    /// What is set, changed and cleared is so on every broker, also on one that was away
+    Retained,
+    /// Brokers fail in turn under hundreds of clients: nothing that was acknowledged is lost
+    Failure,
     /// Clients of four libraries come back by themselves when primaries die
     ClientFailover,
+    /// The network between brokers fails in all its ways, and afterwards everyone has everything (with --netns)
+    NetworkRecovery,
+    /// What of a session survives a restart, kill -9 with each way to save, and a failover
+    SessionState,
+    /// What clients see of MQTT: a stock broker, and the mesh through Nginx, with every difference
+    Conformance,
+    /// 5,000 idle clients through Nginx on a primary that dies: all come back, and nothing runs out
+    Crowd,
 }
 
 impl Scenario {
+    /// Those that can run there.
+    pub fn all(net: Net) -> Vec<Self> {
+        let can = |name: &Self| net == Net::Namespaces || *name != Self::NetworkRecovery;
+        Self::value_variants().iter().copied().filter(can).collect()
+    }
+
     /// Runs it and returns its story.
     pub async fn run(self, settings: Settings) -> Story {
         let value = self.to_possible_value();
@@ -37,6 +65,12 @@ impl Scenario {
         let mut story = Story::begin(value.as_ref().map_or("", |value| value.get_name()), &about);
         let result = match self {
             Self::Replication => replication::run(&mut story, settings).await,
+            Self::Retained => retained::run(&mut story, settings).await,
+            Self::Failure => failure::run(&mut story, settings).await,
+            Self::NetworkRecovery => network_recovery::run(&mut story, settings).await,
+            Self::SessionState => session_state::run(&mut story, settings).await,
+            Self::Conformance => conformance::run(&mut story, settings).await,
+            Self::Crowd => crowd::run(&mut story, settings).await,
             Self::ClientFailover => client_failover::run(&mut story, settings).await,
         };
         story.end(result);

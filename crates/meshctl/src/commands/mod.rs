@@ -2,6 +2,7 @@
 
 pub mod balancer;
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod db;
 pub mod diff;
