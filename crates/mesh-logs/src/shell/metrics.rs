@@ -94,13 +94,13 @@ const STALLED: Family = family(
     "mesh_logs_stalled",
     "gauge",
     &["trouble"],
-    "1 for the trouble for which nothing can be stored and sources wait, 0 for the others.",
+    "1 for the trouble for which sources wait, 0 for the others: locked, full, disk, corrupt, slow, other.",
 );
 const STALLS: Family = family(
     "mesh_logs_stalls_total",
     "counter",
     &[],
-    "How often nothing could be stored.",
+    "How often such trouble began.",
 );
 const DATABASE: Family = family(
     "mesh_logs_database_bytes",
@@ -178,8 +178,7 @@ pub fn render(status: &Status) -> String {
     of_commits(&mut page, status);
     page.family(&STALLED);
     let stall = status.stall();
-    use mesh_store::Trouble::{Corrupt, Disk, Full, Locked, Other};
-    for trouble in [Locked, Full, Disk, Corrupt, Other] {
+    for trouble in mesh_store::Trouble::ALL {
         let is_it = stall.as_ref().is_some_and(|stall| stall.trouble == trouble);
         page.sample(&STALLED, &[&trouble.as_str()], u8::from(is_it));
     }

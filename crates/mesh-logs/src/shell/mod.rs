@@ -4,6 +4,7 @@ pub mod api;
 pub mod feed;
 pub mod file;
 pub mod files;
+pub mod gather;
 pub mod intake;
 pub mod journal;
 pub mod metrics;
