@@ -17,9 +17,8 @@ pub mod wire;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mesh_runtime::Config;
 use mesh_runtime::notify::{Notifier, State};
 use mesh_runtime::secrets::Secrets;
@@ -34,9 +33,6 @@ use crate::metrics::Counters;
 use crate::routes::App;
 use crate::routes::flow::Flow;
 use crate::security::Guard;
-
-/// How long the work may take to end after it was asked to.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves the page for the network of `config` on `listener` until `shutdown` completes.
 ///
@@ -93,17 +89,9 @@ pub async fn run(
 
     let manager = Notifier::from_env().unwrap_or_default();
     manager.send(&[State::Ready]).ok();
-    let ended = tokio::select! {
-        () = shutdown => None,
-        name = tasks.any_ended() => Some(name),
+    let asked = async {
+        shutdown.await;
+        manager.send(&[State::Stopping]).ok();
     };
-    manager.send(&[State::Stopping]).ok();
-    let left = tasks.finish(SHUTDOWN_DEADLINE).await;
-    if let Some(name) = ended {
-        bail!("the task {name} ended by itself");
-    }
-    if !left.is_empty() {
-        bail!("did not end within {SHUTDOWN_DEADLINE:?}: {}", left.join(", "));
-    }
-    Ok(())
+    Ok(tasks.work_until(asked).await?)
 }

@@ -5,6 +5,7 @@
 
 pub mod atomic_file;
 pub mod config;
+pub mod daemon;
 pub mod http;
 pub mod mqtt;
 pub mod notify;
