@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use mesh_runtime::Config;
-use mesh_runtime::notify::{Notifier, State};
+use mesh_runtime::notify;
 use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
 use tokio::net::TcpListener;
@@ -49,6 +49,7 @@ pub async fn run(
     let token = tasks.token();
     let counters = Arc::new(Counters::default());
     let feed = Arc::new(Feed::new(config.dashboard.max_streams, Arc::clone(&counters)));
+    let told = Arc::clone(&feed);
     let upstream = Upstream::new(config.health.listen);
     let (hints, hinted) = tokio::sync::mpsc::channel(256);
     let follower = follower::Follower::new(Arc::clone(&feed), upstream.clone());
@@ -87,11 +88,7 @@ pub async fn run(
         }
     });
 
-    let manager = Notifier::from_env().unwrap_or_default();
-    manager.send(&[State::Ready]).ok();
-    let asked = async {
-        shutdown.await;
-        manager.send(&[State::Stopping]).ok();
-    };
-    Ok(tasks.work_until(asked).await?)
+    let how_it_goes = move || format!("{} event streams", told.open_streams());
+    tasks.spawn("service", notify::tell(how_it_goes, token));
+    Ok(tasks.work_until(shutdown).await?)
 }

@@ -9,12 +9,11 @@ pub mod shell;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use mesh_runtime::Config;
 use mesh_runtime::config::SourceKind;
-use mesh_runtime::notify::{Notifier, State};
+use mesh_runtime::notify;
 use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
 use mesh_store::{Reader, Writer};
@@ -105,7 +104,7 @@ pub async fn run(
             tracing::error!(%error, "reading files failed");
         }
     });
-    tasks.spawn("service", tell_service(Arc::clone(&status), token));
+    tasks.spawn("service", notify::tell(move || how_it_goes(&status), token));
 
     let ended = tasks.work_until(shutdown).await;
     if let Ok(error) = damage.try_recv() {
@@ -126,28 +125,13 @@ async fn serve(listener: TcpListener, router: axum::Router, token: CancellationT
     }
 }
 
-/// Tells the service manager that the start is over, how it goes, and that the program lives.
-async fn tell_service(status: Arc<Status>, token: CancellationToken) {
-    let notifier = Notifier::from_env().unwrap_or_default();
-    let mut ready = vec![State::Ready];
-    let every = notifier
-        .watchdog()
-        .map_or(Duration::from_secs(1), |watchdog| watchdog / 3);
-    while !token.is_cancelled() {
-        let sentence = match status.stall() {
-            Some(stall) => format!("cannot store: {}", stall.error),
-            None => {
-                let lines: u64 = status.sources().iter().map(|source| source.stored.lines).sum();
-                format!("{lines} lines stored")
-            }
-        };
-        let mut states = ready.clone();
-        states.extend([State::Watchdog, State::Status(&sentence)]);
-        match notifier.send(&states) {
-            Ok(()) => ready.clear(),
-            Err(error) => tracing::debug!(%error, "the service manager does not listen"),
+/// How it goes, for the service manager.
+fn how_it_goes(status: &Status) -> String {
+    match status.stall() {
+        Some(stall) => format!("sources wait: {}", stall.error),
+        None => {
+            let lines: u64 = status.sources().iter().map(|source| source.stored.lines).sum();
+            format!("{lines} lines stored")
         }
-        token.run_until_cancelled(tokio::time::sleep(every)).await;
     }
-    notifier.send(&[State::Stopping]).ok();
 }
