@@ -7,6 +7,7 @@ pub mod atomic_file;
 pub mod config;
 pub mod daemon;
 pub mod http;
+pub mod metrics;
 pub mod mqtt;
 pub mod notify;
 pub mod secrets;

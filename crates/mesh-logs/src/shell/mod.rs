@@ -10,4 +10,5 @@ pub mod journal;
 pub mod metrics;
 pub mod mqtt;
 pub mod pipeline;
+pub mod retry;
 pub mod status;
