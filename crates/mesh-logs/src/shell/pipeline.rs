@@ -128,6 +128,7 @@ impl Pipeline {
                     self.known.insert(key.clone(), state);
                 }
                 if let Some(state) = self.known.get(&key) {
+                    self.status.stored(state);
                     // Who asked may have ended meanwhile.
                     reply.send(state.clone()).ok();
                 }
