@@ -45,7 +45,8 @@ need_cargo_deb
 
 mkdir -p "$out"
 cd "$checkout"
-cargo build --locked --profile "$profile" -p mesh-plugin -p mesh-health -p meshctl ||
+cargo build --locked --profile "$profile" -p mesh-plugin -p mesh-health -p mesh-logs -p mesh-dashboard \
+  -p meshctl ||
   fail "the build failed; see the compiler's messages above"
 for crate in meshctl mesh-plugin; do
   cargo deb --locked --package "$crate" --profile "$profile" --no-build --strip --deb-revision "$revision" \
