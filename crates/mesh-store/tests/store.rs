@@ -176,8 +176,8 @@ async fn many_clients_that_begin_so_are_found_however_rare_the_rest_is() {
     assert_eq!(first("-client:a-*").await, (1, "line 0 of b-0".to_owned()));
 
     let query: Query = "client:a-* reason:even".parse().unwrap();
-    let (news, _) = reader.news(&query, 0, u32::MAX).await.unwrap();
-    assert_eq!(news.len(), 3976);
+    let news = reader.news(&query, 0, 100).await.unwrap();
+    assert_eq!((news.rows.len(), news.left_out), (100, 3876));
     let histogram = reader
         .histogram(&query, START_NS, START_NS + 9_000_000_000, 1)
         .await

@@ -2,7 +2,8 @@
 //!
 //! A command that ends is started again, sooner after it gave lines than after it gave none. It goes on with the entry
 //! stored last, which journalctl then prints once more and which is dropped here: if it does not come, it has been
-//! deleted from the journal, and others with it. (`--after-cursor` cannot tell, and silently skips one more entry then.)
+//! deleted from the journal, and others with it. (`--after-cursor` cannot tell, and silently skips one more entry then.) With
+//! `--merge`, since `-f` alone gives nothing of what was written before the machine's last start.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -60,9 +61,9 @@ impl From<Ended> for Failed {
 /// The command with the place where it goes on.
 fn going_on(command: &str, cursor: &str) -> String {
     let option = if journal::is_cursor(cursor) {
-        format!("--no-tail --cursor='{cursor}'")
+        format!("--merge --no-tail --cursor='{cursor}'")
     } else {
-        "--no-tail".to_owned()
+        "--merge --no-tail".to_owned()
     };
     command.replace("{after}", &option)
 }
