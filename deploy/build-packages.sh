@@ -43,6 +43,10 @@ need_compiler
 need_rust
 need_cargo_deb
 
+# Packages for tests are not made small.
+compression=()
+[ "$profile" = release ] || compression=(--fast)
+
 mkdir -p "$out"
 cd "$checkout"
 cargo build --locked --profile "$profile" -p mesh-plugin -p mesh-health -p mesh-logs -p mesh-dashboard \
@@ -50,6 +54,6 @@ cargo build --locked --profile "$profile" -p mesh-plugin -p mesh-health -p mesh-
   fail "the build failed; see the compiler's messages above"
 for crate in meshctl mesh-plugin; do
   cargo deb --locked --package "$crate" --profile "$profile" --no-build --strip --deb-revision "$revision" \
-    --output "$out/" ||
+    --output "$out/" "${compression[@]+"${compression[@]}"}" ||
     fail "cargo deb cannot make the package of $crate; its message is above"
 done
