@@ -179,7 +179,7 @@ print(urllib.request.urlopen("http://127.0.0.1:3000" + sys.argv[1]).read().decod
 }
 
 page_finds() {
-  page "/api/v1/logs?query=$1" | grep -q '"event_name":'
+  page "/api/v1/logs?q=$1" | grep -q '"rows": *\[{'
 }
 
 reads_all() {
