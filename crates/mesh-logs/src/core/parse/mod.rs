@@ -149,7 +149,14 @@ impl Parser {
         let is_asked_for = matches!(self.format, Format::Auto | Format::Mesh);
         let is_ours = identifier.is_some_and(|identifier| identifier.starts_with("mesh-"));
         let target = fields.get("target").and_then(Value::as_str).map(str::to_owned)?;
-        (is_asked_for && is_ours).then(|| own::of_fields(self, time_ns, severity, fields, &target))
+        (is_asked_for && is_ours).then(|| {
+            let mut parsed = own::of_fields(self, time_ns, severity, fields, &target);
+            // The journal knows the program also where a library of ours spoke.
+            if let (None, Some(identifier)) = (&self.place.service, identifier) {
+                parsed.record.service = identifier.into();
+            }
+            parsed
+        })
     }
 
     /// Makes a record of a message of the program `identifier` that came with its own time, e.g. from journald.
