@@ -43,12 +43,17 @@ need_compiler
 need_rust
 need_cargo_deb
 
+# Packages for tests are not made small.
+compression=()
+[ "$profile" = release ] || compression=(--fast)
+
 mkdir -p "$out"
 cd "$checkout"
-cargo build --locked --profile "$profile" -p mesh-plugin -p mesh-health -p meshctl ||
+cargo build --locked --profile "$profile" -p mesh-plugin -p mesh-health -p mesh-logs -p mesh-dashboard \
+  -p meshctl ||
   fail "the build failed; see the compiler's messages above"
 for crate in meshctl mesh-plugin; do
   cargo deb --locked --package "$crate" --profile "$profile" --no-build --strip --deb-revision "$revision" \
-    --output "$out/" ||
+    --output "$out/" "${compression[@]+"${compression[@]}"}" ||
     fail "cargo deb cannot make the package of $crate; its message is above"
 done

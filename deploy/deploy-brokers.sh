@@ -19,6 +19,8 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$checkout/deploy/lib/brokers.sh"
 # shellcheck source=deploy/lib/multipass.sh
 . "$checkout/deploy/lib/multipass.sh"
+# shellcheck source=deploy/lib/journals.sh
+. "$checkout/deploy/lib/journals.sh"
 
 packages=${CARGO_TARGET_DIR:-$checkout/target}/debian
 named=()
@@ -139,6 +141,7 @@ deploy() {
   reach "$broker"
   install_plugin "$broker"
   configure "$broker"
+  open_journal "$broker"
   on_broker "$broker" systemctl enable --quiet mosquitto </dev/null
   if [ -z "$changed" ] && answers "$broker"; then
     say "$broker is as it should be"
@@ -156,10 +159,11 @@ deploy() {
 }
 
 need_mesh
-[ -z "$ssh_user" ] || found ssh || install openssh-client
+found ssh || install openssh-client
 need_mosquitto_clients
 log=$(mktemp)
 render
+prepare_journals
 brokers=$(chosen_brokers "${named[@]+"${named[@]}"}")
 steps "$(printf '%s\n' "$brokers" | wc -l)"
 for broker in $brokers; do

@@ -160,7 +160,19 @@ run_tests() {
   else
     cargo test --locked --workspace --no-fail-fast -- "${filters[@]+"${filters[@]}"}"
   fi
-  [ "${#filters[@]}" -gt 0 ] || test_tls
+  [ "${#filters[@]}" -eq 0 ] || return 0
+  test_tls
+  test_odd_inputs
+}
+
+# What a fuzzer finds within seconds, and with --long within minutes.
+test_odd_inputs() {
+  found c++ || ! found apt-get || install g++
+  if found c++; then
+    fuzz/run.sh --for "$([ -n "${MESH_TEST_LONG-}" ] && echo 600 || echo 10)" || fail "a fuzz target found something, see above"
+  else
+    say "skipped: nothing is fuzzed, since there is no C++ compiler"
+  fi
 }
 
 # Only clients have TLS, so the workspace is built without.

@@ -44,13 +44,15 @@ if systemctl --quiet is-active mesh-nginx && is_stale mesh-nginx; then
   say "mesh.toml has changed: mesh-nginx reads it again"
   as_root systemctl reload mesh-nginx || explain mesh-nginx
 fi
-if systemctl --quiet is-active mesh-health && is_stale mesh-health; then
-  say "mesh.toml has changed: mesh-health starts anew"
-  as_root systemctl restart mesh-health || explain mesh-health
-fi
-as_root systemctl enable --quiet mesh.target mesh-nginx mesh-health
+for unit in mesh-health mesh-logs mesh-dashboard; do
+  if systemctl --quiet is-active "$unit" && is_stale "$unit"; then
+    say "mesh.toml has changed: $unit starts anew"
+    as_root systemctl restart "$unit" || explain "$unit"
+  fi
+done
+as_root systemctl enable --quiet mesh.target mesh-nginx mesh-health mesh-logs mesh-dashboard
 as_root systemctl start mesh.target
-for unit in mesh-nginx mesh-health; do
+for unit in mesh-nginx mesh-health mesh-logs mesh-dashboard; do
   as_root systemctl start "$unit" || explain "$unit"
 done
 step "Who serves"

@@ -52,6 +52,24 @@ from_nothing() {
   ok "five brokers and twenty links are up"
 }
 
+# finds QUERY: is there such a line in the database?
+finds() {
+  [ -n "$(on host meshctl logs -n 1 --json "$1" 2>/dev/null)" ]
+}
+
+reads_journals() {
+  local broker
+  for broker in $brokers; do
+    eventually 30 "lines of $broker are found" finds "broker:$broker service:mosquitto"
+  done
+  ok "the log lines of every broker are found on the host"
+  # As whoever has stolen it.
+  as_logs() { on host runuser -u mesh-logs -- env HOME=/var/lib/mesh-logs timeout 5 ssh "$@" </dev/null 2>&1; }
+  expect "the key reads Mosquitto's journal, whatever it is asked to do" \
+    test "$(as_logs broker1 id | grep -c -v __CURSOR)" = 0
+  refuse "and opens no way to anywhere else" as_logs -W 192.168.100.11:1883 broker1
+}
+
 again() {
   local before
   before="$(processes)$(unit mesh-nginx MainPID) $(unit mesh-health MainPID)"
@@ -105,6 +123,7 @@ fi
 begin_network "$brokers"
 hand_out_keys
 from_nothing
+reads_journals
 again
 changes_while_serving
 mends

@@ -62,6 +62,18 @@ address = "192.168.100.12:1883"
 stream_module = "/usr/lib/nginx/modules/ngx_stream_module.so"
 [health]
 dead_after = "3s"
+[logs]
+database = "/var/lib/mesh-logs/mesh.db"
+[[logs.source]]
+name = "mesh"
+kind = "journal"
+command = "journalctl -o json -f -u mesh-health -u mesh-nginx -u mesh-logs -u mesh-dashboard {after}"
+node = "host"
+[[logs.source]]
+name = "nginx"
+path = "/var/lib/mesh/nginx/*.log"
+format = "nginx"
+node = "host"
 END
   on host meshctl render --out /root/rendered >/dev/null
   for broker in $brokers; do
@@ -94,7 +106,7 @@ refuses_bad_settings() {
 starts_when_it_knows() {
   # Nobody answers there, not even to refuse: a verdict takes as long as dead_after.
   ip link set port-broker3 down
-  on host systemctl enable --quiet mesh.target mesh-nginx mesh-health
+  on host systemctl enable --quiet mesh.target mesh-nginx mesh-health mesh-logs mesh-dashboard
   on host systemctl start --no-block mesh.target
   eventually 10 "mesh-health waits for the verdict on broker3" is mesh-health StatusText 'no verdict yet on broker3'
   expect "it is not active before there is a verdict on every broker" is mesh-health ActiveState activating
@@ -108,20 +120,27 @@ starts_when_it_knows() {
 
 is_unprivileged() {
   local pid
-  for unit in mesh-health mesh-nginx; do
+  for unit in mesh-health mesh-nginx mesh-dashboard; do
     for pid in $(on host cat "/sys/fs/cgroup/system.slice/$unit.service/cgroup.procs"); do
       [ "$(on host stat -c %U "/proc/$pid")" = mesh ] || fail "process $pid of $unit does not run as mesh"
     done
   done
   # 1000 is CAP_NET_ADMIN and nothing else.
   on host grep -q '^CapEff:.0000000000001000$' "/proc/$(unit mesh-health MainPID)/status" &&
-    on host grep -q '^CapEff:.0000000000000000$' "/proc/$(unit mesh-nginx MainPID)/status"
+    has_no_powers mesh-nginx && has_no_powers mesh-dashboard && has_no_powers mesh-logs &&
+    [ "$(on host stat -c %U "/proc/$(unit mesh-logs MainPID)")" = mesh-logs ]
+}
+
+has_no_powers() {
+  on host grep -q '^CapEff:.0000000000000000$' "/proc/$(unit "$1" MainPID)/status"
 }
 
 is_sandboxed() {
-  expect "mesh-health runs as its own user, with CAP_NET_ADMIN; mesh-nginx with nothing" is_unprivileged
+  expect "mesh-health runs as its own user, with CAP_NET_ADMIN; the others with nothing, mesh-logs as one more" is_unprivileged
   is_exposed_at_most 2.5 mesh-health
-  is_exposed_at_most 2.0 mesh-nginx
+  for unit in mesh-nginx mesh-logs mesh-dashboard; do
+    is_exposed_at_most 2.0 "$unit"
+  done
 }
 
 # is_exposed_at_most LEVEL UNIT: as systemd-analyze judges the sandbox, from 0 to 10.
@@ -146,6 +165,50 @@ journal_has_fields() {
   on host journalctl --quiet --unit mesh-health --output json EVENT=broker.dead BROKER=broker1 >"$machines/dead"
   expect "an event's fields are fields of the journal" \
     grep -q '"PRIORITY":"4".*"REASON":"\|"REASON":".*"PRIORITY":"4"' "$machines/dead"
+}
+
+# finds QUERY: is there such a line in the database?
+finds() {
+  [ -n "$(on host meshctl logs -n 1 --json "$1" 2>/dev/null)" ]
+}
+
+# page PATH: what the page's server answers.
+page() {
+  on host python3 -c 'import sys, urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:3000" + sys.argv[1]).read().decode())' "$1"
+}
+
+page_finds() {
+  page "/api/v1/logs?q=$1" | grep -q '"rows": *\[{'
+}
+
+reads_all() {
+  local down
+  down=$(on host python3 -c 'import urllib.request
+page = urllib.request.urlopen("http://127.0.0.1:3002/metrics").read().decode()
+print(*[line for line in page.splitlines() if line.startswith("mesh_logs_source_up") and line.endswith(" 0")])')
+  [ -z "$down" ] || {
+    on host journalctl --quiet --unit mesh-logs --lines 5 --output cat
+    printf '%s\n' "$down"
+    return 1
+  }
+}
+
+keeps_lines() {
+  expect "mesh-logs can read all of its sources" reads_all
+  eventually 20 "events of mesh-health are found with their fields" finds 'event:broker.dead broker:broker1 service:mesh-health'
+  eventually 20 "so are the clients in Nginx's files" finds 'service:nginx "connected to" node:host'
+  ok "mesh-logs finds mesh-health's events in the journal, and Nginx's lines in its files"
+  eventually 20 "the page shows them" page_finds event:broker.dead
+  ok "the page shows them, also those that were stored just now"
+  expect "nobody else may read the database" \
+    test "$(on host stat -c '%U %G %a' /var/lib/mesh-logs /var/lib/mesh-logs/mesh.db | tr '\n' ' ')" = \
+    'mesh-logs mesh 770 mesh-logs mesh 660 '
+  on host systemctl kill --signal=KILL mesh-logs
+  eventually 20 "a mesh-logs that was killed is started again" is mesh-logs NRestarts 1
+  eventually 20 "and goes on" finds 'service:mesh-logs "mesh-logs serves"'
+  ok "a killed mesh-logs is started again and goes on"
+  refuse "its start notes no gap" finds event:logs.gap
 }
 
 survives_a_hang() {
@@ -208,9 +271,11 @@ goes_without_trace() {
   expect "a purge leaves no file" \
     test -z "$(on host find /etc /usr /var/lib /var/log -path /var/lib/dpkg -prune -o -name '*mesh*' -print)"
   refuse "and no user" on host getent passwd mesh
+  refuse "not that of mesh-logs either" on host getent passwd mesh-logs
   expect "the distribution's Nginx has been left alone" is nginx MainPID "$distribution"
 
   on broker3 apt-get purge -y -q mqtt-mesh-broker >/dev/null 2>&1
+  refuse "a broker's package leaves no user either" on broker3 getent passwd mesh-journal
   on broker3 systemctl start mosquitto
   expect "without its package a broker is the distribution's Mosquitto again" is_stock broker3
 }
@@ -240,6 +305,7 @@ client_connects
 is_sandboxed
 moves_sessions
 journal_has_fields
+keeps_lines
 survives_a_hang
 survives_a_kill
 reloads

@@ -17,11 +17,10 @@ pub mod wire;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mesh_runtime::Config;
-use mesh_runtime::notify::{Notifier, State};
+use mesh_runtime::notify;
 use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
 use tokio::net::TcpListener;
@@ -34,9 +33,6 @@ use crate::metrics::Counters;
 use crate::routes::App;
 use crate::routes::flow::Flow;
 use crate::security::Guard;
-
-/// How long the work may take to end after it was asked to.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves the page for the network of `config` on `listener` until `shutdown` completes.
 ///
@@ -53,6 +49,7 @@ pub async fn run(
     let token = tasks.token();
     let counters = Arc::new(Counters::default());
     let feed = Arc::new(Feed::new(config.dashboard.max_streams, Arc::clone(&counters)));
+    let told = Arc::clone(&feed);
     let upstream = Upstream::new(config.health.listen);
     let (hints, hinted) = tokio::sync::mpsc::channel(256);
     let follower = follower::Follower::new(Arc::clone(&feed), upstream.clone());
@@ -91,19 +88,7 @@ pub async fn run(
         }
     });
 
-    let manager = Notifier::from_env().unwrap_or_default();
-    manager.send(&[State::Ready]).ok();
-    let ended = tokio::select! {
-        () = shutdown => None,
-        name = tasks.any_ended() => Some(name),
-    };
-    manager.send(&[State::Stopping]).ok();
-    let left = tasks.finish(SHUTDOWN_DEADLINE).await;
-    if let Some(name) = ended {
-        bail!("the task {name} ended by itself");
-    }
-    if !left.is_empty() {
-        bail!("did not end within {SHUTDOWN_DEADLINE:?}: {}", left.join(", "));
-    }
-    Ok(())
+    let how_it_goes = move || format!("{} event streams", told.open_streams());
+    tasks.spawn("service", notify::tell(how_it_goes, token));
+    Ok(tasks.work_until(shutdown).await?)
 }

@@ -68,10 +68,9 @@ pub fn reference() -> String {
 /// The page of metrics.
 pub fn render(feed: &Feed, counters: &Counters) -> String {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let open = feed.max_streams - feed.streams.available_permits();
     let values = [
         u64::from(feed.now().state.health.reachable),
-        u64::try_from(open).unwrap_or(u64::MAX),
+        u64::try_from(feed.open_streams()).unwrap_or(u64::MAX),
         count(&counters.refused),
         count(&counters.events),
         count(&counters.missed),

@@ -8,9 +8,8 @@ pub mod shell;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jiff::Timestamp;
 use mesh_runtime::Config;
 use mesh_runtime::secrets::Secrets;
@@ -27,9 +26,6 @@ use shell::mover::Mover;
 use shell::probe::Login;
 use shell::wire::{self, Wall};
 use shell::{api, memory, monitor, probe};
-
-/// How long the work may take to end after it was asked to.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Watches the brokers of `config` and serves the API on `listener` until `shutdown` completes.
 ///
@@ -106,18 +102,7 @@ pub async fn run(
     }
     drop(reports);
 
-    let ended = tokio::select! {
-        () = shutdown => None,
-        name = tasks.any_ended() => Some(name),
-    };
-    let left = tasks.finish(SHUTDOWN_DEADLINE).await;
-    if let Some(name) = ended {
-        bail!("the task {name} ended by itself");
-    }
-    if !left.is_empty() {
-        bail!("did not end within {SHUTDOWN_DEADLINE:?}: {}", left.join(", "));
-    }
-    Ok(())
+    Ok(tasks.work_until(shutdown).await?)
 }
 
 async fn serve(listener: TcpListener, router: axum::Router, token: tokio_util::sync::CancellationToken) {

@@ -13,6 +13,7 @@ mod keeper;
 mod lab;
 mod layout;
 pub mod load;
+pub mod metrics;
 mod net;
 mod options;
 pub mod ports;

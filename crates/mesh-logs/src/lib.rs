@@ -9,12 +9,11 @@ pub mod shell;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mesh_runtime::Config;
 use mesh_runtime::config::SourceKind;
-use mesh_runtime::notify::{Notifier, State};
+use mesh_runtime::notify;
 use mesh_runtime::secrets::Secrets;
 use mesh_runtime::shutdown::Tasks;
 use mesh_store::{Reader, Writer};
@@ -23,15 +22,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Tracker;
+use shell::gather::Gatherer;
 use shell::pipeline::{Pipeline, in_full};
 use shell::status::Status;
 use shell::{api, feed, files, journal, mqtt};
 
-/// How long the work may take to end after it was asked to.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Chunks between the sources and the pipeline. Each may have some megabytes.
-const CHANNEL: usize = 4;
+const CHANNEL: usize = 2;
 
 /// Reads the sources of `config` into its database, and answers on `listener`, until `shutdown` completes.
 ///
@@ -63,19 +60,22 @@ pub async fn run(
     );
     let reader = Reader::open(&logs.database).await?;
     let status = Arc::new(Status::default());
-    let pipeline = Pipeline::new(writer, tracker, &logs, Arc::clone(&status)).await?;
+    let pipeline = Pipeline::new(writer, &logs, Arc::clone(&status)).await?;
+    let gatherer = Gatherer::new(tracker, logs.batch_delay, Arc::clone(&status));
     let (orders, ordered) = mpsc::channel(CHANNEL);
+    let (work, to_do) = mpsc::channel(1);
 
     let mut tasks = Tasks::new();
     let token = tasks.token();
-    let (damaged, damage) = oneshot::channel();
+    let (damaged, mut damage) = oneshot::channel();
     let until = token.clone();
     tasks.spawn("pipeline", async move {
-        if let Err(error) = pipeline.run(ordered, until).await {
+        if let Err(error) = pipeline.run(to_do, until).await {
             // Nobody waits for it any more when the program ends anyway.
             damaged.send(error).ok();
         }
     });
+    tasks.spawn("gatherer", gatherer.run(ordered, work, token.clone()));
     tasks.spawn(
         "api",
         serve(listener, api::router(Arc::clone(&status)), token.clone()),
@@ -104,25 +104,14 @@ pub async fn run(
             tracing::error!(%error, "reading files failed");
         }
     });
-    tasks.spawn("service", tell_service(Arc::clone(&status), token));
+    tasks.spawn("service", notify::tell(move || how_it_goes(&status), token));
 
-    let ended = tokio::select! {
-        () = shutdown => None,
-        name = tasks.any_ended() => Some(name),
-    };
-    let left = tasks.finish(SHUTDOWN_DEADLINE).await;
-    let mut damage = damage;
+    let ended = tasks.work_until(shutdown).await;
     if let Ok(error) = damage.try_recv() {
         return Err(error)
             .context("the database is damaged; at the next start it is set aside and a new one begun");
     }
-    if let Some(name) = ended {
-        bail!("the task {name} ended by itself");
-    }
-    if !left.is_empty() {
-        bail!("did not end within {SHUTDOWN_DEADLINE:?}: {}", left.join(", "));
-    }
-    Ok(())
+    Ok(ended?)
 }
 
 async fn until_cancelled(token: CancellationToken, work: impl Future<Output = ()>) {
@@ -136,28 +125,13 @@ async fn serve(listener: TcpListener, router: axum::Router, token: CancellationT
     }
 }
 
-/// Tells the service manager that the start is over, how it goes, and that the program lives.
-async fn tell_service(status: Arc<Status>, token: CancellationToken) {
-    let notifier = Notifier::from_env().unwrap_or_default();
-    let mut ready = vec![State::Ready];
-    let every = notifier
-        .watchdog()
-        .map_or(Duration::from_secs(1), |watchdog| watchdog / 3);
-    while !token.is_cancelled() {
-        let sentence = match status.stall() {
-            Some(stall) => format!("cannot store: {}", stall.error),
-            None => {
-                let lines: u64 = status.sources().iter().map(|source| source.stored.lines).sum();
-                format!("{lines} lines stored")
-            }
-        };
-        let mut states = ready.clone();
-        states.extend([State::Watchdog, State::Status(&sentence)]);
-        match notifier.send(&states) {
-            Ok(()) => ready.clear(),
-            Err(error) => tracing::debug!(%error, "the service manager does not listen"),
+/// How it goes, for the service manager.
+fn how_it_goes(status: &Status) -> String {
+    match status.stall() {
+        Some(stall) => format!("sources wait: {}", stall.error),
+        None => {
+            let lines: u64 = status.sources().iter().map(|source| source.stored.lines).sum();
+            format!("{lines} lines stored")
         }
-        token.run_until_cancelled(tokio::time::sleep(every)).await;
     }
-    notifier.send(&[State::Stopping]).ok();
 }

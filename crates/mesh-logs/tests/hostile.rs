@@ -1,5 +1,5 @@
-//! The parsers and the query language against millions of odd inputs: the same entry points as the targets in `fuzz/`,
-//! for a few seconds, on the stable toolchain.
+//! The parsers and the query language against many odd inputs, for a few seconds. The targets in `fuzz/` look for such
+//! inputs by what they reach in the code; here what is accepted as a query is also asked of SQLite.
 //!
 //! Inputs are real lines, cut, joined and with bytes changed. Whatever comes, nothing may panic, a line that is not
 //! understood is kept as it is, and a query that is accepted is accepted by SQLite too.
@@ -11,19 +11,10 @@ use mesh_logs::core::{Format, Parser, Place, journal};
 use mesh_store::reader;
 use mesh_store::{Query, Reader, Writer};
 
-const SEEDS: &[&str] = &[
-    "2026-11-23T07:48:59: New client connected from 127.0.0.1:36670 as evil \"quoted\" as x (p2, c1) (p2, c1, k60).",
-    "2026-11-23T07:48:59: New client connected from 127.0.0.1:36684 as plain (p2, c1, k60, u'us er').').",
-    "1700000000: Client x [10.0.0.7:5000] disconnected: keepalive timeout.",
-    "2026-11-23T07:49:00: Client dup already connected, closing old connection.",
-    "2026-11-23T07:49:00: Bad socket read/write on client a: Broken pipe",
-    "2026/11/23 05:40:59 [info] 7902#7902: *12 proxy 127.0.0.2:4000 connected to 127.0.0.1:18831",
-    "2026/11/23 05:41:00 [info] 1#1: *12 client disconnected, bytes from/to client:65/9, bytes from/to upstream:9/65",
-    "{\"time\":\"x\",\"msec\":1795412459.977,\"connection\":1,\"remote_addr\":\"127.0.0.1\",\"remote_port\":\"4\",\"upstream_addr\":\"\",\"status\":200,\"session_time\":0.1,\"bytes_received\":0,\"bytes_sent\":63}",
-    "{\"timestamp\":\"2026-11-23T05:40:59.984972Z\",\"level\":\"WARN\",\"fields\":{\"message\":\"m\",\"event\":\"broker.dead\",\"broker\":\"broker3\",\"reason\":\"r\"},\"target\":\"mesh_health::x\"}",
-    "{\"__CURSOR\":\"s=a;i=1\",\"__REALTIME_TIMESTAMP\":\"1700000000123456\",\"MESSAGE\":[104,105,255],\"PRIORITY\":\"3\"}",
-    "broker:broker3 level>=warn client:sensor-1 event:link.* \"broken pipe\" since:10m",
-    "-client:\"evil \\\"quoted\\\" as x (p2, c1)\" node:a,b* until:2026-11-23T07:30:00Z from:broker1 -x*",
+/// What inputs are made of, the same as in `fuzz/`.
+const SEEDS: [&str; 2] = [
+    include_str!("../../../fuzz/seeds/lines"),
+    include_str!("../../../fuzz/seeds/query"),
 ];
 
 struct Random(u64);
@@ -36,15 +27,20 @@ impl Random {
         (self.0 % bound.max(1) as u64) as usize
     }
 
+    fn seed(&mut self) -> &'static [u8] {
+        let seeds: Vec<&str> = SEEDS.iter().flat_map(|seeds| seeds.lines()).collect();
+        seeds[self.below(seeds.len())].as_bytes()
+    }
+
     /// A seed, changed in a few places.
     fn input(&mut self) -> Vec<u8> {
-        let mut input = SEEDS[self.below(SEEDS.len())].as_bytes().to_vec();
+        let mut input = self.seed().to_vec();
         for _ in 0..self.below(6) {
             let at = self.below(input.len());
             match self.below(5) {
                 0 => input.truncate(at),
                 1 => {
-                    let other = SEEDS[self.below(SEEDS.len())].as_bytes();
+                    let other = self.seed();
                     let from = self.below(other.len());
                     input.splice(at..at, other[from..].iter().copied());
                 }

@@ -16,6 +16,8 @@ use mesh_store::Reader;
 
 const WRITERS: usize = 10;
 
+const KILLS: usize = 100;
+
 /// Predecessors that are kept where they are numbered; far more than can be written while the daemon is away.
 const KEPT: usize = 60;
 
@@ -103,11 +105,6 @@ fn write(log: PathBuf, writer: usize, stop: Arc<AtomicBool>) -> JoinHandle<u64> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_there_once_and_in_order_after_kills_at_any_instant() {
-    let kills = if std::env::var_os("MESH_TEST_LONG").is_some() {
-        100
-    } else {
-        25
-    };
     let names: Vec<String> = (0..WRITERS).map(|writer| format!("w{writer}")).collect();
     let sources: String = names
         .iter()
@@ -136,7 +133,7 @@ async fn every_line_is_there_once_and_in_order_after_kills_at_any_instant() {
         |(writer, name): (usize, &String)| write(rig.path(&format!("{name}.log")), writer, Arc::clone(&stop));
     let writers: Vec<_> = names.iter().enumerate().map(start).collect();
     let mut random = Random(42);
-    for _ in 0..kills {
+    for _ in 0..KILLS {
         rig.start();
         // Anywhere in a life: at the start, while it catches up, when it keeps pace.
         std::thread::sleep(Duration::from_millis(30 + random.below(500)));
@@ -158,7 +155,7 @@ async fn every_line_is_there_once_and_in_order_after_kills_at_any_instant() {
     });
     let all = all.await.map_err(|error| error.to_string());
     println!(
-        "{kills} kills, {total} lines, {:?} to catch up: {all:?}",
+        "{KILLS} kills, {total} lines, {:?} to catch up: {all:?}",
         began.elapsed()
     );
     assert!(total > 1000);

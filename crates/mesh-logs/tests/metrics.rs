@@ -2,13 +2,9 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use common::{Rig, plain};
-use mesh_logs::shell::metrics::{FAMILIES, reference};
+use mesh_lab::metrics::{assert_documented, assert_told};
+use mesh_logs::shell::metrics::FAMILIES;
 
 #[tokio::test]
 async fn every_metric_is_told_and_counts_what_it_says() {
@@ -39,13 +35,7 @@ async fn every_metric_is_told_and_counts_what_it_says() {
     .unwrap();
     let (status, page) = rig.get("/metrics").await.unwrap();
     assert_eq!(status, 200);
-    let told: BTreeSet<&str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    let known: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
-    assert_eq!(told, known);
+    assert_told(&page, FAMILIES);
     let odd = "{source=\"odd \\\"name\\\"\",stream=\"\"}";
     for line in [
         format!("mesh_logs_lines_total{odd} 2"),
@@ -58,48 +48,9 @@ async fn every_metric_is_told_and_counts_what_it_says() {
         assert!(page.lines().any(|other| other == line), "{line} in\n{page}");
     }
     assert_eq!(rig.get("/healthz").await, Some((200, "ok\n".to_owned())));
-    lint(&page);
-}
-
-/// Prometheus's own opinion of the conventions, where it is installed.
-fn lint(page: &str) {
-    let child = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = child else {
-        println!("skipped: promtool is not installed");
-        return;
-    };
-    child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "promtool check metrics: {said}");
-}
-
-#[test]
-fn names_follow_prometheus_conventions() {
-    for family in FAMILIES {
-        assert!(family.name.starts_with("mesh_logs_"), "{}", family.name);
-        assert_eq!(
-            family.kind == "counter",
-            family.name.ends_with("_total"),
-            "{}",
-            family.name
-        );
-        assert!(family.help.ends_with('.'), "{}", family.name);
-    }
 }
 
 #[test]
 fn the_table_of_metrics_is_the_one_of_the_code() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/METRICS.md");
-    let text = std::fs::read_to_string(file).unwrap();
-    let (_, rest) = text.split_once("<!-- reference of mesh-logs -->\n").unwrap();
-    let (table, _) = rest.split_once("<!-- /reference of mesh-logs -->").unwrap();
-    let wanted = reference();
-    assert_eq!(table, wanted, "put this table into docs/METRICS.md:\n{wanted}");
+    assert_documented(FAMILIES, "mesh_logs_", "reference of mesh-logs");
 }

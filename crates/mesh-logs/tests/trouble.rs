@@ -1,4 +1,4 @@
-//! A database that is locked, full or damaged: sources wait, everybody can see why, and nothing is lost.
+//! A database that is locked, full, slow or damaged: sources wait, everybody can see why, and nothing is lost.
 
 mod common;
 
@@ -16,7 +16,7 @@ async fn trouble(rig: &Rig, wanted: &str) {
             .await;
         let health = rig.get("/healthz").await;
         match (metric, health) {
-            (Some(1.0), Some((503, body))) if body.contains("have not been stored") => Ok(()),
+            (Some(1.0), Some((503, body))) if body.contains("sources wait") => Ok(()),
             seen => Err(format!("{seen:?}")),
         }
     })
@@ -118,6 +118,72 @@ async fn while_the_disk_is_full_sources_wait_and_then_go_on_by_themselves() {
         assert!(body.starts_with(&format!("{number} ")), "{body} at {number}");
     }
     well(&rig).await;
+    rig.stop();
+}
+
+/// Bytes of memory that the daemon uses, and that it ever read from files.
+fn usage(pid: u32) -> (u64, u64) {
+    let number = |file: &str, name: &str| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    (number("status", "VmHWM:") * 1024, number("io", "rchar:"))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn while_the_disk_is_slow_sources_wait_and_memory_stays() {
+    const LINES: u64 = 300_000;
+    let mut rig = Rig::new(&plain("a", "DIR/a.log"));
+    let (library, slow) = (rig.path("slow_disk.so"), rig.path("slow"));
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slow_disk.c"))
+        .arg("-ldl")
+        .status();
+    assert!(built.unwrap().success(), "the C compiler has complaints");
+    rig.start_with(|command| command.env("LD_PRELOAD", &library).env("MESH_TEST_SLOW", &slow));
+    rig.append("a.log", "0 before\n");
+    rig.expect("", &["0 before"]).await;
+    std::fs::write(&slow, "").unwrap();
+    let lines: Vec<String> = (1..LINES)
+        .map(|number| format!("{number} {}", "word ".repeat(20)))
+        .collect();
+    let text = lines.join("\n") + "\n";
+    let all = text.len() as u64;
+    rig.append("a.log", text);
+    trouble(&rig, "slow").await;
+    let (memory, read) = usage(rig.pid());
+    assert!(memory < 100_000_000, "{memory} bytes of memory");
+    assert!(
+        read < all / 2,
+        "{read} of {all} bytes were read, though they cannot be stored"
+    );
+    let lag = rig.metric("mesh_logs_lag_lines{source=\"a\"").await;
+    assert!(lag.is_some_and(|lines| lines > LINES as f64 / 2.0), "{lag:?}");
+    std::fs::remove_file(&slow).unwrap();
+    wait_until("all lines", DEADLINE, async || {
+        let found = rig.metric("mesh_logs_lines_total{source=\"a\"").await;
+        if found == Some(LINES as f64) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await
+    .unwrap();
+    well(&rig).await;
+    let numbers = rig.bodies("").await;
+    assert_eq!(numbers.len() as u64, LINES);
+    for (number, body) in numbers.iter().enumerate() {
+        assert!(body.starts_with(&format!("{number} ")), "{body} at {number}");
+    }
+    let (memory, _) = usage(rig.pid());
+    println!("at most {memory} bytes of memory");
+    assert!(memory < 100_000_000, "{memory} bytes of memory");
+    assert!(rig.own_log().contains("the database is slow") && rig.own_log().contains("stored again"));
     rig.stop();
 }
 

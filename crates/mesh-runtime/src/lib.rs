@@ -5,7 +5,9 @@
 
 pub mod atomic_file;
 pub mod config;
+pub mod daemon;
 pub mod http;
+pub mod metrics;
 pub mod mqtt;
 pub mod notify;
 pub mod secrets;

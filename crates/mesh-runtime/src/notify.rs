@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 /// The variables by which a service manager speaks to its service. Children must not inherit them: what they say
 /// would be taken for ours.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -120,6 +122,27 @@ fn address(text: &OsStr) -> io::Result<SocketAddr> {
             format!("NOTIFY_SOCKET {text:?} is neither a path nor an abstract name"),
         )),
     }
+}
+
+/// Tells the service manager that the start is over, and from then on how it goes and that the program lives; when
+/// `token` is cancelled, that the end has begun.
+pub async fn tell(how_it_goes: impl Fn() -> String, token: CancellationToken) {
+    let notifier = Notifier::from_env().unwrap_or_default();
+    let mut ready = vec![State::Ready];
+    let every = notifier
+        .watchdog()
+        .map_or(Duration::from_secs(1), |watchdog| watchdog / 3);
+    while !token.is_cancelled() {
+        let sentence = how_it_goes();
+        let mut states = ready.clone();
+        states.extend([State::Watchdog, State::Status(&sentence)]);
+        match notifier.send(&states) {
+            Ok(()) => ready.clear(),
+            Err(error) => tracing::debug!(%error, "the service manager does not listen"),
+        }
+        token.run_until_cancelled(tokio::time::sleep(every)).await;
+    }
+    notifier.send(&[State::Stopping]).ok();
 }
 
 #[cfg(test)]

@@ -8,6 +8,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+/// How long the work may take to end after it was asked to.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A part of a program that ends when it must not, or does not when it should.
+#[derive(Debug, thiserror::Error)]
+pub enum TasksError {
+    /// It ended.
+    #[error("the task {0} ended by itself")]
+    Ended(&'static str),
+    /// They did not.
+    #[error("did not end within {DEADLINE:?}: {}", .0.join(", "))]
+    Left(Vec<&'static str>),
+}
+
 /// Completes at the first SIGTERM or SIGINT and says which.
 ///
 /// # Errors
@@ -45,6 +59,24 @@ impl Tasks {
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let handle = self.set.spawn(task);
         self.names.insert(handle.id(), name);
+    }
+
+    /// Lets all tasks work until `shutdown` completes, then asks them to end and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// If a task ends before, and all others with it, or if one does not end within five seconds and has to be aborted.
+    pub async fn work_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), TasksError> {
+        let ended = tokio::select! {
+            () = shutdown => None,
+            name = self.any_ended() => Some(name),
+        };
+        let left = self.finish(DEADLINE).await;
+        match ended {
+            Some(name) => Err(TasksError::Ended(name)),
+            None if left.is_empty() => Ok(()),
+            None => Err(TasksError::Left(left)),
+        }
     }
 
     /// Completes when any task ends, with its name: before shutdown that is a defect, after it is progress.
@@ -92,5 +124,18 @@ mod tests {
         tasks.spawn("obedient", async move { token.cancelled().await });
         tasks.spawn("stubborn", std::future::pending());
         assert_eq!(tasks.finish(Duration::from_secs(5)).await, ["stubborn"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_when_it_is_asked_to_and_it_is_told_when_a_part_ends_before() {
+        let mut tasks = Tasks::new();
+        let token = tasks.token();
+        tasks.spawn("obedient", async move { token.cancelled().await });
+        let later = tokio::time::sleep(Duration::from_secs(1));
+        assert!(tasks.work_until(later).await.is_ok());
+        let mut tasks = Tasks::new();
+        tasks.spawn("short", async {});
+        let error = tasks.work_until(std::future::pending()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the task short ended by itself");
     }
 }

@@ -52,7 +52,7 @@ pub enum StoreError {
     },
 }
 
-/// What an error means for who wanted to write.
+/// Why lines are not stored as fast as they come, as far as that is the database's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// Another process has the database locked; it passes.
@@ -63,11 +63,23 @@ pub enum Trouble {
     Disk,
     /// The database is damaged.
     Corrupt,
+    /// It is stored, but takes long.
+    Slow,
     /// Anything else.
     Other,
 }
 
 impl Trouble {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Locked,
+        Self::Full,
+        Self::Disk,
+        Self::Corrupt,
+        Self::Slow,
+        Self::Other,
+    ];
+
     /// The word for it in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,6 +87,7 @@ impl Trouble {
             Self::Full => "full",
             Self::Disk => "disk",
             Self::Corrupt => "corrupt",
+            Self::Slow => "slow",
             Self::Other => "other",
         }
     }

@@ -6,6 +6,7 @@
 //! damaged is set aside and never overwritten.
 
 pub mod check;
+pub mod counts;
 pub mod error;
 pub mod history;
 pub mod id;

@@ -34,9 +34,11 @@ impl Writer {
         if marker(path).exists() {
             opened.set_aside = Some(set_aside(path)?);
         }
+        make(path)?;
         let (connection, before) = match connect(path).await {
             Err(error) if error.trouble() == Trouble::Corrupt => {
                 opened.set_aside = Some(set_aside(path)?);
+                make(path)?;
                 connect(path).await?
             }
             connected => connected?,
@@ -91,6 +93,18 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         }),
         Err(TryLockError::Error(source)) => Err(failed("lock", &lock, source)),
     }
+}
+
+/// Makes the file if it is not there. SQLite would let nobody but its owner write it, whatever the umask says, and readers
+/// have to write the files beside it, which get the same rights.
+fn make(path: &Path) -> Result<(), StoreError> {
+    let made = OpenOptions::new().create(true).append(true).open(path);
+    made.map_err(|source| StoreError::File {
+        what: "make",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(())
 }
 
 async fn connect(path: &Path) -> Result<(SqliteConnection, usize), StoreError> {

@@ -9,10 +9,11 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 /// Each version's changes, in order. What has been released is never edited.
-const VERSIONS: [(&str, &str); 3] = [
+const VERSIONS: [(&str, &str); 4] = [
     ("log", include_str!("../migrations/0001_log.sql")),
     ("sessions", include_str!("../migrations/0002_sessions.sql")),
     ("history", include_str!("../migrations/0003_history.sql")),
+    ("terms", include_str!("../migrations/0004_terms.sql")),
 ];
 
 /// The changes from nothing to version `last`.

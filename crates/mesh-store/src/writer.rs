@@ -257,57 +257,91 @@ fn make_distinct(rows: &mut [(i64, &NewRow)]) {
     }
 }
 
-/// How many rows one statement takes. SQLite prepares each form once; a statement through sqlx costs as much as ten
-/// rows, so most rows go in large ones.
-const CHUNKS: [usize; 3] = [128, 16, 1];
-
-/// An INSERT for each of [`CHUNKS`].
-fn statements(head: &str, columns: usize) -> [SqlStr; CHUNKS.len()] {
-    let row = format!("({})", vec!["?"; columns].join(","));
-    CHUNKS.map(|chunk| {
-        let sql: Arc<str> = format!("{head} VALUES {}", vec![row.as_str(); chunk].join(",")).into();
-        AssertSqlSafe(sql).into_sql_str()
-    })
+/// What one kind of statement inserts: the beginning of the statement, its columns, and how many rows a statement may
+/// have. SQLite prepares each form once; a statement through sqlx costs as much as ten rows, so most rows go in large ones.
+struct Table {
+    head: &'static str,
+    columns: usize,
+    forms: &'static [usize],
+    statements: OnceLock<Vec<SqlStr>>,
 }
 
+static LOG: Table = Table {
+    head: "INSERT INTO log (id, time_ns, observed_ns, severity, body, attributes, event, node, broker, service, \
+           client_id, source)",
+    columns: 12,
+    forms: &[512, 64, 8, 1],
+    statements: OnceLock::new(),
+};
+
+/// FTS5 writes what it has gathered whenever a statement with several rows begins, so these are as large as can be.
+static WORDS: Table = Table {
+    head: "INSERT INTO log_fts (rowid, text)",
+    columns: 2,
+    forms: &[8192, 2048, 512, 64, 8, 1],
+    statements: OnceLock::new(),
+};
+
+impl Table {
+    fn statement(&self, form: usize) -> SqlStr {
+        let statements = self.statements.get_or_init(|| {
+            let row = format!("({})", vec!["?"; self.columns].join(","));
+            let forms = self.forms.iter().map(|rows| {
+                let values = vec![row.as_str(); *rows].join(",");
+                let sql: Arc<str> = format!("{} VALUES {values}", self.head).into();
+                AssertSqlSafe(sql).into_sql_str()
+            });
+            forms.collect()
+        });
+        statements[form].clone()
+    }
+
+    /// Rows as parts, each with the place of its form.
+    fn parts<'r, R>(&self, mut rows: &'r [R]) -> Vec<(usize, &'r [R])> {
+        let mut parts = Vec::new();
+        for (form, size) in self.forms.iter().enumerate() {
+            while rows.len() >= *size {
+                let (part, rest) = rows.split_at(*size);
+                parts.push((form, part));
+                rows = rest;
+            }
+        }
+        parts
+    }
+}
+
+type Insert = Query<'static, Sqlite, SqliteArguments>;
+
+/// Inserts `rows`; while SQLite has some of them, the values of the next are gathered.
 async fn insert(
     connection: &mut SqliteConnection,
     rows: &[(i64, &NewRow)],
     observed: i64,
 ) -> Result<(), StoreError> {
-    static LOG: OnceLock<[SqlStr; CHUNKS.len()]> = OnceLock::new();
-    static WORDS: OnceLock<[SqlStr; CHUNKS.len()]> = OnceLock::new();
-    let log = LOG.get_or_init(|| {
-        let columns = "id, time_ns, observed_ns, severity, body, attributes, event, node, broker, service, client_id, source";
-        statements(&format!("INSERT INTO log ({columns})"), 12)
+    let lines = LOG.parts(rows).into_iter().map(|(form, rows)| {
+        let insert = sqlx::query(LOG.statement(form));
+        rows.iter()
+            .fold(insert, |insert, (id, row)| bind(insert, *id, row, observed))
     });
-    let words = WORDS.get_or_init(|| statements("INSERT INTO log_fts (rowid, text)", 2));
-    let mut rest = rows;
-    for (place, chunk) in CHUNKS.into_iter().enumerate() {
-        while rest.len() >= chunk {
-            let (now, later) = rest.split_at(chunk);
-            let mut query = sqlx::query(log[place].clone());
-            for (id, row) in now {
-                query = bind(query, *id, row, observed);
-            }
-            query.execute(&mut *connection).await.during("store lines")?;
-            let mut query = sqlx::query(words[place].clone());
-            for (id, row) in now {
-                query = query.bind(*id).bind(Arc::clone(&row.text));
-            }
-            query.execute(&mut *connection).await.during("index lines")?;
-            rest = later;
-        }
+    let words = WORDS.parts(rows).into_iter().map(|(form, rows)| {
+        let insert = sqlx::query(WORDS.statement(form));
+        rows.iter().fold(insert, |insert, (id, row)| {
+            insert.bind(*id).bind(Arc::clone(&row.text))
+        })
+    });
+    let mut inserts = lines.chain(words);
+    let mut ready = inserts.next();
+    while let Some(insert) = ready {
+        // The first is asked first, which hands it to the thread of SQLite.
+        let (inserted, next) =
+            tokio::join!(biased; insert.execute(&mut *connection), async { inserts.next() });
+        inserted.during("store lines")?;
+        ready = next;
     }
     Ok(())
 }
 
-fn bind<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
-    id: i64,
-    row: &NewRow,
-    observed: i64,
-) -> Query<'q, Sqlite, SqliteArguments> {
+fn bind(query: Insert, id: i64, row: &NewRow, observed: i64) -> Insert {
     let event: Option<String> = row.event.as_ref().map(|event| event.as_ref().to_owned());
     query
         .bind(id)

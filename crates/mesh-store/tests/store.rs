@@ -128,6 +128,64 @@ async fn words_and_fields_are_found_together() {
     assert_eq!(search(&reader, "").await.len(), 6);
 }
 
+/// Clients `a-0` to `a-39`, more than are asked for one by one, each with 200 lines, and `b-0` with the oldest one.
+fn lines_of_clients() -> impl Iterator<Item = LogRecord> {
+    (0..8001).map(|number| {
+        let client = match number {
+            0 => "b-0".to_owned(),
+            _ => format!("a-{}", number % 40),
+        };
+        let mut record = record(number, &format!("line {number} of {client}"));
+        record.client_id = Some(client);
+        let reason = match number {
+            ..50 => "7",
+            _ if number % 2 == 0 => "even",
+            _ => "odd",
+        };
+        record.attributes.set("reason", reason);
+        record
+    })
+}
+
+#[tokio::test]
+async fn many_clients_that_begin_so_are_found_however_rare_the_rest_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    store(&mut writer, lines_of_clients()).await;
+    let reader = Reader::open(&path).await.unwrap();
+    let first = |query: &'static str| {
+        let reader = reader.clone();
+        async move {
+            let found = search(&reader, query).await;
+            (found.len(), found.into_iter().next().unwrap_or_default())
+        }
+    };
+    let line = |number: u32| format!("line {number} of a-{}", number % 40);
+    // Frequent, so that the newest lines have enough of them.
+    assert_eq!(first("client:a-*").await, (100, line(8000)));
+    assert_eq!(first("client:a-* line reason:odd").await, (100, line(7999)));
+    assert_eq!(first("client:a-* 17").await, (100, line(7977)));
+    // Numbers of attributes are not in the index: so rare that the index has to be asked for all of these clients.
+    assert_eq!(first("client:a-* line reason:7").await, (49, line(49)));
+    assert_eq!(first("client:a-1* \"line 11\"").await, (1, line(11)));
+    assert_eq!(first("client:a-* \"line 1\" -line").await, (0, String::new()));
+    // Few clients, and none.
+    assert_eq!(first("client:b-*").await, (1, "line 0 of b-0".to_owned()));
+    assert_eq!(first("client:c-*").await.0, 0);
+    assert_eq!(first("-client:a-*").await, (1, "line 0 of b-0".to_owned()));
+
+    let query: Query = "client:a-* reason:even".parse().unwrap();
+    let news = reader.news(&query, 0, 100).await.unwrap();
+    assert_eq!((news.rows.len(), news.left_out), (100, 3876));
+    let histogram = reader
+        .histogram(&query, START_NS, START_NS + 9_000_000_000, 1)
+        .await
+        .unwrap();
+    assert_eq!(histogram.bars, [[0, 0, 3976]]);
+    assert_eq!(reader.facets(&query).await.unwrap().lines, 3976);
+}
+
 #[tokio::test]
 async fn pages_join_without_a_gap_and_context_is_around_a_line() {
     let folder = tempfile::tempdir().unwrap();

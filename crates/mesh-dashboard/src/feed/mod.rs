@@ -115,6 +115,11 @@ impl Feed {
         self.past().ring.after(seq)
     }
 
+    /// How many event streams are open.
+    pub fn open_streams(&self) -> usize {
+        self.max_streams - self.streams.available_permits()
+    }
+
     /// Where a reader that was told `seq` by the run `epoch` goes on: the number, and from where with log lines. `None`
     /// if what it missed is no longer known.
     pub fn resumed(&self, epoch: &str, seq: u64) -> Option<(u64, Option<i64>)> {

@@ -5,18 +5,18 @@
 
 mod family;
 
-use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mesh_model::{AdminState, EventName, HealthStatus, LinkState, MeshState, Role, Snapshot};
 
+pub use family::FAMILIES;
 use family::{
     ADMIN, ANNOUNCEMENTS, BUILD, CAN_MOVE, CLIENTS, CONFIRMED, EVENTS, HEALTH, IN_SYNC, INSTALLS, LAG,
     LINK_BACKLOG, LINK_LATENCY, LINK_LOST, LINK_RECEIVED, LINK_UP, OLD_WORKERS, PRIMARY, PUBLISH, REJECTED,
     RETAINED, RTT, RUNNING, SESSIONS_LEFT, STATE, WANTED,
 };
-pub use family::{FAMILIES, Family, reference};
+use mesh_runtime::metrics::Page;
 
 /// How an announcement can end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,14 +100,14 @@ impl Counters {
 
 /// Everything, as Prometheus reads it.
 pub fn render(snapshot: &Snapshot, counters: &Counters) -> String {
-    let mut page = Page(String::with_capacity(8 * 1024));
+    let mut page = Page::default();
     page.family(&BUILD);
     page.sample(&BUILD, &[&env!("CARGO_PKG_VERSION")], 1);
     of_mesh(&mut page, snapshot);
     of_brokers(&mut page, snapshot);
     of_links(&mut page, snapshot);
     of_daemon(&mut page, counters);
-    page.0
+    page.into_text()
 }
 
 fn of_mesh(page: &mut Page, snapshot: &Snapshot) {
@@ -231,58 +231,9 @@ fn seconds(millis: f64) -> f64 {
     millis / 1000.0
 }
 
-/// The values of a family's labels, in its order.
-type Labels<'a> = &'a [&'a dyn Display];
-
-struct Page(String);
-
-impl Page {
-    fn family(&mut self, family: &Family) {
-        let Family { name, kind, help, .. } = family;
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    fn known(&mut self, family: &Family, labels: Labels<'_>, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.sample(family, labels, value);
-        }
-    }
-
-    /// No label value of ours needs quoting: ids, spelled names and versions have a small alphabet.
-    fn sample(&mut self, family: &Family, labels: Labels<'_>, value: impl Display) {
-        debug_assert_eq!(family.labels.len(), labels.len(), "{}", family.name);
-        self.write(format_args!("{}", family.name));
-        for (index, (key, label)) in family.labels.iter().zip(labels).enumerate() {
-            let before = if index == 0 { '{' } else { ',' };
-            self.write(format_args!("{before}{key}=\"{label}\""));
-        }
-        let after = if labels.is_empty() { "" } else { "}" };
-        self.write(format_args!("{after} {value}\n"));
-    }
-
-    fn write(&mut self, text: std::fmt::Arguments<'_>) {
-        self.0.write_fmt(text).expect("writing to a string cannot fail");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::family::{counter, gauge};
     use super::*;
-
-    #[test]
-    fn samples_have_labels_and_unknown_values_have_none() {
-        let things = counter("mesh_x_total", &["from", "to"], "Things.");
-        let whole = gauge("mesh_y", &[], "A whole.");
-        let mut page = Page(String::new());
-        page.family(&things);
-        page.sample(&things, &[&"a", &"b"], 7);
-        page.known(&things, &[&"a", &"c"], None::<u64>);
-        page.sample(&whole, &[], 0.5);
-        let expected = "# HELP mesh_x_total Things.\n# TYPE mesh_x_total counter\n\
-            mesh_x_total{from=\"a\",to=\"b\"} 7\nmesh_y 0.5\n";
-        assert_eq!(page.0, expected);
-    }
 
     #[test]
     fn outcomes_are_counted_where_they_are_told() {
@@ -291,11 +242,12 @@ mod tests {
             assert_eq!(outcome as usize, position);
             counters.announced(outcome);
         }
-        let mut page = Page(String::new());
+        let mut page = Page::default();
         of_daemon(&mut page, &counters);
+        let page = page.into_text();
         for outcome in Announced::ALL {
             let line = format!("mesh_announcements_total{{outcome=\"{}\"}} 1\n", outcome.as_str());
-            assert!(page.0.contains(&line), "{}", page.0);
+            assert!(page.contains(&line), "{page}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use mesh_model::Severity;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::parse::{Parsed, Parser};
 
@@ -23,6 +23,27 @@ struct Entry {
     unit: Value,
     #[serde(rename = "_HOSTNAME", default)]
     host: Value,
+    /// What the program told beside, in capitals, and what journald knows of it.
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// Fields that journald and its clients add to what a program tells.
+const ADDED: [&str; 4] = ["_", "SYSLOG_", "CODE_", "INVOCATION_"];
+
+impl Entry {
+    /// What a daemon of ours told, by the names that it has in the code.
+    fn told(&self) -> Map<String, Value> {
+        let is_added = |name: &str| ADDED.iter().any(|prefix| name.starts_with(prefix));
+        let mut fields: Map<String, Value> = self
+            .others
+            .iter()
+            .filter(|(name, _)| !is_added(name))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+            .collect();
+        fields.insert("message".to_owned(), self.message.clone());
+        fields
+    }
 }
 
 /// Makes a record of one line of `journalctl -o json`, with the entry's cursor; `None` if it is no entry.
@@ -32,6 +53,9 @@ pub fn parse(parser: &mut Parser, line: &[u8]) -> Option<(String, Parsed)> {
         return None;
     }
     let time_ns = entry.realtime_us.parse::<i64>().ok()?.checked_mul(1000)?;
+    if let Some(parsed) = of_ours(parser, &entry, time_ns) {
+        return Some((entry.cursor, parsed));
+    }
     let message = match &entry.message {
         Value::String(text) => text.clone(),
         Value::Array(bytes) => {
@@ -64,6 +88,24 @@ pub fn parse(parser: &mut Parser, line: &[u8]) -> Option<(String, Parsed)> {
     Some((entry.cursor, parsed))
 }
 
+/// What one of our daemons told: with `TARGET` its other fields are those of the code. What it merely printed has none.
+fn of_ours(parser: &Parser, entry: &Entry, time_ns: i64) -> Option<Parsed> {
+    if !entry.others.contains_key("TARGET") {
+        return None;
+    }
+    let severity = match entry.priority.as_str() {
+        Some("6") => Severity::INFO,
+        Some("7") => Severity::DEBUG,
+        priority => priority.and_then(of_priority).unwrap_or(Severity::INFO),
+    };
+    let mut parsed = parser.parse_fields(entry.told(), entry.identifier.as_str(), severity, time_ns)?;
+    let record = &mut parsed.record;
+    if record.node.is_none() {
+        record.node = entry.host.as_str().map(Into::into);
+    }
+    Some(parsed)
+}
+
 fn of_priority(text: &str) -> Option<Severity> {
     Some(match text {
         "0" | "1" => Severity::FATAL,
@@ -85,6 +127,7 @@ pub fn is_cursor(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Fact;
     use crate::core::parse::{Format, Place};
     use jiff::tz::TimeZone;
 
@@ -105,6 +148,31 @@ mod tests {
             ("hi\u{fffd}", Severity::ERROR)
         );
         assert_eq!(&*parsed.record.service, "sshd");
+    }
+
+    #[test]
+    fn what_our_daemons_tell_in_fields_is_an_event_with_its_fields() {
+        let mut parser = Parser::new(Format::Auto, Place::default(), TimeZone::UTC);
+        let line = br#"{"__CURSOR":"s=a;i=1","__REALTIME_TIMESTAMP":"1700000000123456","MESSAGE":"broker.dead","PRIORITY":"4","SYSLOG_IDENTIFIER":"mesh-health","_HOSTNAME":"host","_SYSTEMD_UNIT":"mesh-health.service","TARGET":"mesh_health::shell::driver","CODE_LINE":"7","EVENT":"broker.dead","BROKER":"broker3","REASON":"refused","ELAPSED_MS":"1.5"}"#;
+        let (_, parsed) = parse(&mut parser, line).unwrap();
+        let record = &parsed.record;
+        assert_eq!(record.event.as_deref(), Some("broker.dead"));
+        assert_eq!(
+            (record.broker.as_deref(), record.node.as_deref(), &*record.service),
+            (Some("broker3"), Some("host"), "mesh-health")
+        );
+        assert_eq!(record.severity, Severity::WARN);
+        let names: Vec<&str> = record.attributes.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["elapsed_ms", "reason", "target"]);
+        let dead = Fact::BrokerDead {
+            broker: "broker3".to_owned(),
+            reason: "refused".to_owned(),
+        };
+        assert_eq!(*parsed.fact.unwrap(), dead);
+        // Nobody else passes for one of them.
+        let forged = String::from_utf8_lossy(line).replace("\"mesh-health\"", "\"sshd\"");
+        let (_, parsed) = parse(&mut parser, forged.as_bytes()).unwrap();
+        assert_eq!((parsed.record.event, parsed.fact), (None, None));
     }
 
     #[test]

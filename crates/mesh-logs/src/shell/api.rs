@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use mesh_store::Trouble;
 use serde_json::json;
 
 use super::metrics;
@@ -29,10 +30,13 @@ async fn healthz(State(status): State<Arc<Status>>) -> Response {
         return "ok\n".into_response();
     };
     let seconds = stall.since.elapsed().as_secs();
-    let detail = format!(
-        "Lines have not been stored for {seconds} s, and sources wait: {}.",
-        stall.error
-    );
+    let detail = match stall.trouble {
+        Trouble::Slow => format!("The database has been slow for {seconds} s, and sources wait for it."),
+        _ => format!(
+            "Lines have not been stored for {seconds} s, and sources wait: {}.",
+            stall.error
+        ),
+    };
     let body = json!({
         "type": "about:blank",
         "title": "Service Unavailable",

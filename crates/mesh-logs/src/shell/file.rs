@@ -82,6 +82,11 @@ impl Tail {
         &self.path
     }
 
+    /// The key of the last line, which is its time.
+    pub fn last_key(&self) -> i64 {
+        self.intake.state.last_key
+    }
+
     /// When a line was read last, in nanoseconds since 1970.
     pub fn read_ns(&self) -> i64 {
         self.intake.state.read_ns

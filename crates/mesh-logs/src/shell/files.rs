@@ -1,4 +1,7 @@
 //! All file sources, read in turns by one thread. It waits while the pipeline is full, and reads no more meanwhile.
+//!
+//! Of files with much to be read, those go first whose lines are the oldest: so lines are stored about in the order of
+//! time, and what several programs say of one connection comes together also after a day away.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,13 +24,41 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// A file of a pattern that is gone for so long will not come back.
 const FORGET_AFTER_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
 
+/// A file that is this far ahead of another one waits for it.
+const AHEAD_US: i64 = 1_000_000;
+
+/// But it does not wait for more turns than this, whatever times its lines tell.
+const MOST_WAITS: u8 = 20;
+
 /// The files of one source.
 struct Group {
     source: LogSource,
     pattern: PathBuf,
-    tails: BTreeMap<PathBuf, Tail>,
+    tails: BTreeMap<PathBuf, Turn>,
     /// What was wrong with a file the last time; it is logged when it changes.
     troubles: BTreeMap<PathBuf, String>,
+}
+
+/// A file, and whether it has its turn.
+struct Turn {
+    tail: Tail,
+    /// Whether it is known to have more to be read.
+    more: bool,
+    /// The turns for which it has waited for others.
+    waits: u8,
+}
+
+impl Turn {
+    /// Whether it waits this time for a file whose last line is of the time `behind`.
+    fn waits_for(&mut self, behind: Option<i64>) -> bool {
+        let is_ahead = behind.is_some_and(|behind| self.tail.last_key() > behind.saturating_add(AHEAD_US));
+        self.waits = if self.more && is_ahead && self.waits < MOST_WAITS {
+            self.waits + 1
+        } else {
+            0
+        };
+        self.waits > 0
+    }
 }
 
 /// Reads all file sources of `logs` until `token` is cancelled or the pipeline has ended.
@@ -45,8 +76,13 @@ pub fn run(logs: &Logs, orders: &Orders, status: &Arc<Status>, token: &Cancellat
             }
         }
         let mut more = false;
+        let with_more = groups
+            .iter()
+            .flat_map(|group| group.tails.values())
+            .filter(|turn| turn.more);
+        let behind = with_more.map(|turn| turn.tail.last_key()).min();
         for group in &mut groups {
-            match group.look(&mut buffer, orders, status) {
+            match group.look(behind, &mut buffer, orders, status) {
                 Ok(again) => more |= again,
                 Err(Ended) => return,
             }
@@ -96,9 +132,9 @@ impl Group {
             self.follow(path, &stream, grace, orders)?;
         }
         let gone = |tail: &Tail| now_ns() - tail.read_ns() > FORGET_AFTER_NS && !tail.path().exists();
-        for (_, tail) in self.tails.extract_if(.., |_, tail| gone(tail)) {
+        for (_, turn) in self.tails.extract_if(.., |_, turn| gone(&turn.tail)) {
             orders
-                .blocking_send(Order::Forget(tail.source()))
+                .blocking_send(Order::Forget(turn.tail.source()))
                 .map_err(|_| Ended)?;
         }
         Ok(())
@@ -116,17 +152,35 @@ impl Group {
         };
         orders.blocking_send(order).map_err(|_| Ended)?;
         let state = answer.blocking_recv().map_err(|_| Ended)?;
-        let tail = Tail::new(path.clone(), Intake::new(&self.source, state), grace);
-        self.tails.insert(path, tail);
+        let turn = Turn {
+            tail: Tail::new(path.clone(), Intake::new(&self.source, state), grace),
+            more: false,
+            waits: 0,
+        };
+        self.tails.insert(path, turn);
         Ok(())
     }
 
-    /// Reads on in each file once. Tells whether there is more.
-    fn look(&mut self, buffer: &mut Vec<u8>, orders: &Orders, status: &Status) -> Result<bool, Ended> {
+    /// Reads on once in each file that has its turn; `behind` is the time of the last line of that file which is behind
+    /// all others. Tells whether there is more.
+    fn look(
+        &mut self,
+        behind: Option<i64>,
+        buffer: &mut Vec<u8>,
+        orders: &Orders,
+        status: &Status,
+    ) -> Result<bool, Ended> {
         let mut more = false;
         let mut troubles = Vec::new();
-        for (path, tail) in &mut self.tails {
-            match tail.look(buffer) {
+        for (path, turn) in &mut self.tails {
+            if turn.waits_for(behind) {
+                more = true;
+                continue;
+            }
+            let tail = &mut turn.tail;
+            let looked = tail.look(buffer);
+            turn.more = looked.as_ref().is_ok_and(|look| look.more);
+            match looked {
                 Ok(look) => {
                     more |= look.more;
                     if let Some(chunk) = look.chunk {

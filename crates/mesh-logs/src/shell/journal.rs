@@ -2,7 +2,8 @@
 //!
 //! A command that ends is started again, sooner after it gave lines than after it gave none. It goes on with the entry
 //! stored last, which journalctl then prints once more and which is dropped here: if it does not come, it has been
-//! deleted from the journal, and others with it. (`--after-cursor` cannot tell, and silently skips one more entry then.)
+//! deleted from the journal, and others with it. (`--after-cursor` cannot tell, and silently skips one more entry then.) With
+//! `--merge`, since `-f` alone gives nothing of what was written before the machine's last start.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,11 +16,9 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::intake::{Ended, Intake, Order, Orders, now_ns, register};
+use super::retry::Attempts;
 use super::status::Status;
 use crate::core::journal;
-
-/// The first pause before a command is started again, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Entries are handed on at least this often.
 const HAND_ON_EVERY: Duration = Duration::from_millis(50);
@@ -39,27 +38,12 @@ pub async fn run(source: LogSource, command: String, orders: Orders, status: Arc
         return;
     };
     let mut intake = Intake::new(&source, state);
-    let mut pause = PAUSES.0;
+    let mut attempts = Attempts::new(&intake, Arc::clone(&status));
     loop {
-        let before = intake.state.lines;
         match follow(&mut intake, &command, &orders, &status).await {
             Err(Failed::Ended) => return,
-            Err(Failed::Command(error)) => {
-                tracing::warn!(
-                    source = source.name,
-                    error,
-                    "the command for a journal ended; it is started again"
-                );
-                status.failed(&intake.state, error);
-            }
+            Err(Failed::Command(error)) => attempts.failed(&intake, error).await,
         }
-        // What it has given shows that it works.
-        pause = if intake.state.lines > before {
-            PAUSES.0
-        } else {
-            (pause * 2).min(PAUSES.1)
-        };
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -77,9 +61,9 @@ impl From<Ended> for Failed {
 /// The command with the place where it goes on.
 fn going_on(command: &str, cursor: &str) -> String {
     let option = if journal::is_cursor(cursor) {
-        format!("--no-tail --cursor='{cursor}'")
+        format!("--merge --no-tail --cursor='{cursor}'")
     } else {
-        "--no-tail".to_owned()
+        "--merge --no-tail".to_owned()
     };
     command.replace("{after}", &option)
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::intake::{Intake, Order, Orders, now_ns, register};
 use super::pipeline::in_full;
+use super::retry::Attempts;
 use super::status::Status;
 
 /// The topics.
@@ -26,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time between two signs of life; a broker that gives none for three is left.
 const PING_EVERY: Duration = Duration::from_secs(5);
-
-/// The first pause before the next attempt, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Stays subscribed at `address` and hands on what comes. Ends when the pipeline does.
 pub async fn run(
@@ -47,27 +45,12 @@ pub async fn run(
         keep_alive_s: 3 * PING_EVERY.as_secs() as u16,
     };
     let mut intake = Intake::new(&source, state);
-    let mut pause = PAUSES.0;
+    let mut attempts = Attempts::new(&intake, Arc::clone(&status));
     loop {
-        let before = intake.state.lines;
         match listen(&mut intake, address, &identity, &orders, &status).await {
             Ok(()) => return,
-            Err(error) => {
-                let error = in_full(&error);
-                tracing::warn!(
-                    source = source.name,
-                    error,
-                    "a broker's log topics cannot be read"
-                );
-                status.failed(&intake.state, error);
-            }
+            Err(error) => attempts.failed(&intake, in_full(&error)).await,
         }
-        pause = if intake.state.lines > before {
-            PAUSES.0
-        } else {
-            (pause * 2).min(PAUSES.1)
-        };
-        tokio::time::sleep(pause).await;
     }
 }
 

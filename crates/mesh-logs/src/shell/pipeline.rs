@@ -1,10 +1,11 @@
-//! The one that stores: it gathers what sources hand in, and commits it together with how far they were read.
+//! The one that stores: lines, what they say of clients, and how far their sources were read, in one transaction.
 //!
 //! While the database is slow, locked or full it tries again and again and takes nothing in, so that the sources wait.
 //! A database that turns out to be damaged is condemned, and the program ends: at its next start it begins a new one.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,20 +14,12 @@ use mesh_runtime::config::Logs;
 use mesh_store::retention::Limits;
 use mesh_store::{Batch, SourceState, StoreError, Trouble, Writer};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::intake::{Chunk, Order, Told};
-use super::status::Status;
-use crate::core::Tracker;
-
-/// A batch of so many rows waits for no more.
-const ENOUGH: usize = 1000;
-
-/// No batch has more rows, but for one chunk.
-const MOST: usize = 8192;
-
-/// Nor more bytes.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+use super::gather::Work;
+use super::intake::Order;
+use super::status::{SLOW, Status};
 
 /// The pauses between attempts to store a batch.
 const RETRY: [Duration; 4] = [
@@ -45,11 +38,9 @@ const STEP: Duration = Duration::from_millis(40);
 /// The pipeline; see the module.
 pub struct Pipeline {
     writer: Writer,
-    tracker: Tracker,
     known: BTreeMap<(String, String), SourceState>,
     status: Arc<Status>,
     limits: Limits,
-    delay: Duration,
     kept_house: Instant,
     step_rows: u32,
     /// Whether the last step of deleting left something to do.
@@ -57,41 +48,13 @@ pub struct Pipeline {
     has_free_pages: bool,
 }
 
-/// What is gathered for a batch.
-#[derive(Default)]
-struct Gathered {
-    batch: Batch,
-    states: BTreeMap<i64, SourceState>,
-    facts: Vec<(i64, Told)>,
-    bytes: usize,
-}
-
-impl Gathered {
-    fn add(&mut self, chunk: Chunk) {
-        self.bytes += chunk.rows.iter().map(mesh_store::NewRow::size).sum::<usize>();
-        self.batch.rows.extend(chunk.rows);
-        self.facts
-            .extend(chunk.facts.into_iter().map(|told| (chunk.state.id, told)));
-        self.states.insert(chunk.state.id, chunk.state);
-    }
-
-    fn is_full(&self) -> bool {
-        self.batch.rows.len() >= MOST || self.bytes >= MOST_BYTES
-    }
-}
-
 impl Pipeline {
-    /// Stores with `writer`; `tracker` goes on with the sessions that are open.
+    /// Stores with `writer`.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub async fn new(
-        mut writer: Writer,
-        tracker: Tracker,
-        logs: &Logs,
-        status: Arc<Status>,
-    ) -> Result<Self, StoreError> {
+    pub async fn new(mut writer: Writer, logs: &Logs, status: Arc<Status>) -> Result<Self, StoreError> {
         let sources = writer.sources().await?;
         for state in &sources {
             status.stored(state);
@@ -100,13 +63,11 @@ impl Pipeline {
         Ok(Self {
             known: sources.into_iter().map(key).collect(),
             writer,
-            tracker,
             status,
             limits: Limits {
                 age: logs.keep_age,
                 bytes: logs.keep_bytes,
             },
-            delay: logs.batch_delay,
             kept_house: Instant::now(),
             step_rows: 500,
             has_more_to_delete: false,
@@ -114,14 +75,14 @@ impl Pipeline {
         })
     }
 
-    /// Stores what comes until `token` is cancelled; then what has come is stored and the database closed.
+    /// Does all `work` there is, and then closes the database; when `token` is cancelled, nothing is tried again.
     ///
     /// # Errors
     ///
     /// If the database is damaged.
     pub async fn run(
         mut self,
-        mut orders: mpsc::Receiver<Order>,
+        mut work: mpsc::Receiver<Work>,
         token: CancellationToken,
     ) -> Result<(), StoreError> {
         loop {
@@ -130,60 +91,34 @@ impl Pipeline {
             } else {
                 HOUSEKEEPING_EVERY
             };
-            let first = tokio::select! {
-                order = orders.recv() => order,
-                () = tokio::time::sleep(wait) => {
-                    self.keep_house().await?;
+            let stored = match timeout(wait, work.recv()).await {
+                Ok(None) => break,
+                Ok(Some(Work::Batch(batch))) => {
+                    if !self.store(&batch, &token).await? {
+                        break;
+                    }
+                    batch.rows.len()
+                }
+                Ok(Some(Work::Order(order))) => {
+                    self.obey(order, &token).await?;
+                    0
+                }
+                Err(_elapsed) => {
+                    self.keep_house(0).await?;
                     continue;
                 }
-                () = token.cancelled() => None,
             };
-            let Some(first) = first else { break };
-            let mut gathered = Gathered::default();
-            self.take(first, &mut gathered, &token).await?;
-            self.gather(&mut gathered, &mut orders, &token).await?;
-            if !self.store(gathered, &token).await? {
-                break;
-            }
             if self.kept_house.elapsed() >= HOUSEKEEPING_EVERY || self.has_more_to_delete {
-                self.keep_house().await?;
+                self.keep_house(stored as u64).await?;
             }
         }
         self.writer.close().await
     }
 
-    async fn gather(
-        &mut self,
-        gathered: &mut Gathered,
-        orders: &mut mpsc::Receiver<Order>,
-        token: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        let deadline = tokio::time::Instant::now() + self.delay;
-        while !gathered.is_full() {
-            let next = if gathered.batch.rows.len() >= ENOUGH {
-                orders.try_recv().ok()
-            } else if gathered.batch.rows.is_empty() && gathered.states.is_empty() {
-                None
-            } else {
-                tokio::time::timeout_at(deadline, orders.recv())
-                    .await
-                    .ok()
-                    .flatten()
-            };
-            let Some(order) = next else { break };
-            self.take(order, gathered, token).await?;
-        }
-        Ok(())
-    }
-
-    async fn take(
-        &mut self,
-        order: Order,
-        gathered: &mut Gathered,
-        token: &CancellationToken,
-    ) -> Result<(), StoreError> {
+    async fn obey(&mut self, order: Order, token: &CancellationToken) -> Result<(), StoreError> {
         match order {
-            Order::Store(chunk) => gathered.add(chunk),
+            // The gatherer makes batches of these.
+            Order::Store(_) => {}
             Order::Register { name, stream, reply } => {
                 let key = (name, stream);
                 if !self.known.contains_key(&key) {
@@ -193,6 +128,7 @@ impl Pipeline {
                     self.known.insert(key.clone(), state);
                 }
                 if let Some(state) = self.known.get(&key) {
+                    self.status.stored(state);
                     // Who asked may have ended meanwhile.
                     reply.send(state.clone()).ok();
                 }
@@ -244,36 +180,16 @@ impl Pipeline {
         }
     }
 
-    /// Stores what was gathered, however long it takes. Tells whether it was stored before the end of the program.
-    async fn store(&mut self, gathered: Gathered, token: &CancellationToken) -> Result<bool, StoreError> {
-        let Gathered {
-            mut batch,
-            states,
-            facts,
-            ..
-        } = gathered;
-        for (source, (fact, broker, time_ns)) in facts {
-            self.tracker.apply(fact, source, broker.as_ref(), time_ns);
-        }
-        batch.sessions = self.tracker.changes();
-        batch.sources = states.into_values().collect();
+    /// Stores `batch`, however long it takes. Tells whether it was stored before the end of the program.
+    async fn store(&mut self, batch: &Batch, token: &CancellationToken) -> Result<bool, StoreError> {
         if batch.is_empty() {
             return Ok(true);
         }
         for pause in pauses() {
             let began = Instant::now();
-            match self.writer.commit(&batch).await {
-                Ok(_) => {
-                    if let Some(stall) = self.status.stall() {
-                        let seconds = stall.since.elapsed().as_secs_f64();
-                        tracing::info!(seconds, "lines are stored again");
-                    }
-                    self.status.committed(began.elapsed());
-                    for state in &batch.sources {
-                        self.status.stored(state);
-                        let key = (state.name.clone(), state.stream.clone());
-                        self.known.insert(key, state.clone());
-                    }
+            match self.commit(batch).await {
+                Ok(()) => {
+                    self.committed(batch, began.elapsed());
                     return Ok(true);
                 }
                 Err(error) => self.stalled(error)?,
@@ -283,6 +199,38 @@ impl Pipeline {
             }
         }
         Ok(false)
+    }
+
+    /// Tries once to store `batch`. That it takes long is told while it lasts.
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let mut commit = pin!(self.writer.commit(batch));
+        if let Ok(committed) = timeout(SLOW, &mut commit).await {
+            return committed.map(drop);
+        }
+        let words = format!("a batch is not stored after {SLOW:?}");
+        if self.status.stalled(Trouble::Slow, words) {
+            tracing::warn!(
+                trouble = Trouble::Slow.as_str(),
+                "the database is slow; sources wait for it"
+            );
+        }
+        commit.await.map(drop)
+    }
+
+    fn committed(&mut self, batch: &Batch, took: Duration) {
+        self.status.committed(took);
+        // One that took long is no sign that it is over.
+        if took < SLOW
+            && let Some(stall) = self.status.recovered()
+        {
+            let seconds = stall.since.elapsed().as_secs_f64();
+            tracing::info!(seconds, "lines are stored again");
+        }
+        for state in &batch.sources {
+            self.status.stored(state);
+            let key = (state.name.clone(), state.stream.clone());
+            self.known.insert(key, state.clone());
+        }
     }
 
     /// Notes that nothing can be stored.
@@ -308,38 +256,45 @@ impl Pipeline {
         Err(error)
     }
 
-    /// Deletes what is too old in a short step, and measures.
-    async fn keep_house(&mut self) -> Result<(), StoreError> {
+    /// Deletes what is too old, and measures. After a batch of `stored` rows as many are deleted, if there are, so that
+    /// the database does not grow however fast lines come; else one short step is taken.
+    async fn keep_house(&mut self, stored: u64) -> Result<(), StoreError> {
         self.kept_house = Instant::now();
-        let result = self.try_keep_house().await;
+        let result = self.try_keep_house(stored).await;
         self.unless_damaged("old lines were not deleted", result)
     }
 
-    async fn try_keep_house(&mut self) -> Result<(), StoreError> {
+    async fn try_keep_house(&mut self, stored: u64) -> Result<(), StoreError> {
+        let mut deleted = 0;
+        loop {
+            let step = self.delete_step().await?;
+            deleted += step;
+            self.has_more_to_delete = step > 0;
+            if step == 0 || deleted >= stored {
+                break;
+            }
+        }
+        let size = self.writer.size().await?;
+        // Free pages are used again; only many are worth the work of giving them back.
+        self.has_free_pages = size.free > size.bytes / 5 && self.writer.shrink().await?;
+        self.status.set_size(size);
+        Ok(())
+    }
+
+    /// Deletes some rows, about as many as can be in the time of a step.
+    async fn delete_step(&mut self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let deleted = self.writer.forget(self.limits, self.step_rows).await?;
         self.status.forgotten.fetch_add(deleted, Ordering::Relaxed);
-        self.has_more_to_delete = deleted > 0;
         if deleted == u64::from(self.step_rows) {
-            let took = began.elapsed();
-            self.step_rows = if took > STEP {
+            self.step_rows = if began.elapsed() > STEP {
                 self.step_rows / 2
             } else {
                 self.step_rows + 100
             }
             .clamp(50, 5000);
         }
-        let size = self.writer.size().await?;
-        // Free pages are used again; only many are worth the work of giving them back.
-        self.has_free_pages = size.free > size.bytes / 5 && self.writer.shrink().await?;
-        self.status.set_size(size);
-        let counts = self.tracker.open_by_broker();
-        self.status.set_sessions(
-            counts
-                .into_iter()
-                .map(|(broker, count)| (broker.to_string(), count)),
-        );
-        Ok(())
+        Ok(deleted)
     }
 }
 

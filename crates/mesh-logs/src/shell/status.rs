@@ -11,6 +11,9 @@ use mesh_store::{SourceState, Trouble};
 /// The upper bounds of the histogram of commit times, in milliseconds.
 pub const COMMIT_BUCKETS_MS: [u64; 8] = [5, 10, 25, 50, 100, 250, 1000, 5000];
 
+/// A batch that takes longer than this to be stored shows that the database is slow.
+pub const SLOW: Duration = Duration::from_secs(1);
+
 /// The state of one stream.
 #[derive(Debug, Clone, Default)]
 pub struct SourceStatus {
@@ -123,7 +126,11 @@ impl Status {
         self.commits[bucket.unwrap_or(COMMIT_BUCKETS_MS.len())].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.commit_us.fetch_add(micros, Ordering::Relaxed);
-        *lock(&self.stall) = None;
+    }
+
+    /// Lines are stored as they come. Gives what was the matter, if something was.
+    pub fn recovered(&self) -> Option<Stall> {
+        lock(&self.stall).take()
     }
 
     /// The batches by the time they took, in the order of [`COMMIT_BUCKETS_MS`], and all of that time in microseconds.

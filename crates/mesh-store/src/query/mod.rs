@@ -11,6 +11,8 @@
 mod lexer;
 mod parse;
 mod plan;
+pub(crate) mod sql;
+pub(crate) mod terms;
 
 use std::fmt;
 use std::time::Duration;

@@ -5,13 +5,14 @@
 
 mod mosquitto;
 mod nginx;
-mod own;
+pub(super) mod own;
 mod time;
 
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use mesh_model::{Attributes, LogRecord, Severity};
+use serde_json::{Map, Value};
 
 use super::fact::Fact;
 pub use mosquitto::Message;
@@ -135,6 +136,27 @@ impl Parser {
             fact: None,
             understood: true,
         }
+    }
+
+    /// Makes a record of the fields that a daemon of ours gave to journald; `None` if it is not one, or is not asked for.
+    pub(super) fn parse_fields(
+        &self,
+        fields: Map<String, Value>,
+        identifier: Option<&str>,
+        severity: Severity,
+        time_ns: i64,
+    ) -> Option<Parsed> {
+        let is_asked_for = matches!(self.format, Format::Auto | Format::Mesh);
+        let is_ours = identifier.is_some_and(|identifier| identifier.starts_with("mesh-"));
+        let target = fields.get("target").and_then(Value::as_str).map(str::to_owned)?;
+        (is_asked_for && is_ours).then(|| {
+            let mut parsed = own::of_fields(self, time_ns, severity, fields, &target);
+            // The journal knows the program also where a library of ours spoke.
+            if let (None, Some(identifier)) = (&self.place.service, identifier) {
+                parsed.record.service = identifier.into();
+            }
+            parsed
+        })
     }
 
     /// Makes a record of a message of the program `identifier` that came with its own time, e.g. from journald.

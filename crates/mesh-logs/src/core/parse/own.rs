@@ -1,4 +1,5 @@
-//! The lines of our own daemons: JSON as tracing-subscriber writes it (see `mesh_runtime::telemetry`).
+//! The lines of our own daemons: JSON as tracing-subscriber writes it, or fields of the journal (see
+//! `mesh_runtime::telemetry`).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,7 +27,18 @@ pub(super) fn parse(parser: &Parser, line: &str) -> Option<Parsed> {
     let line: Line<'_> = serde_json::from_str(line).ok()?;
     let time: Timestamp = line.timestamp.parse().ok()?;
     let severity: Severity = line.level.parse().ok()?;
-    let mut fields = line.fields;
+    let time_ns = i64::try_from(time.as_nanosecond()).ok()?;
+    Some(of_fields(parser, time_ns, severity, line.fields, &line.target))
+}
+
+/// What the daemon with the module `target` told in these fields, the message among them.
+pub(in crate::core) fn of_fields(
+    parser: &Parser,
+    time_ns: i64,
+    severity: Severity,
+    mut fields: Map<String, Value>,
+    target: &str,
+) -> Parsed {
     let mut take = |name: &str| match fields.remove(name) {
         Some(Value::String(text)) => Some(text),
         Some(Value::Null) | None => None,
@@ -44,20 +56,19 @@ pub(super) fn parse(parser: &Parser, line: &str) -> Option<Parsed> {
     let service = match &parser.place.service {
         Some(service) => Arc::clone(service),
         // The crate that wrote it is the daemon, unless a library did.
-        None => line
-            .target
+        None => target
             .split("::")
             .next()
             .unwrap_or_default()
             .replace('_', "-")
             .into(),
     };
-    if !line.target.is_empty() {
-        attributes.set("target", line.target.as_ref());
+    if !target.is_empty() {
+        attributes.set("target", target);
     }
-    Some(Parsed {
+    Parsed {
         record: LogRecord {
-            time_ns: i64::try_from(time.as_nanosecond()).ok()?,
+            time_ns,
             severity,
             body: message.unwrap_or_default(),
             attributes,
@@ -69,7 +80,7 @@ pub(super) fn parse(parser: &Parser, line: &str) -> Option<Parsed> {
         },
         fact: fact.map(Box::new),
         understood: true,
-    })
+    }
 }
 
 fn flat(value: Value) -> AttributeValue {

@@ -12,6 +12,9 @@ use tokio::process::{Child, Command};
 
 use crate::commands::bench::usage;
 
+/// So many bytes that nothing is deleted.
+pub(super) const EVERYTHING: u64 = 1_000_000_000_000;
+
 /// A running mesh-logs; killed when dropped.
 pub(super) struct Daemon {
     child: Child,
@@ -27,8 +30,8 @@ pub(super) struct Usage {
 }
 
 impl Daemon {
-    /// Starts it on `sources`, in `folder`, where its database is `mesh.db`.
-    pub(super) fn start(folder: &Path, sources: &str) -> anyhow::Result<Self> {
+    /// Starts it on `sources`, in `folder`, where its database is `mesh.db`, of which it keeps so many bytes.
+    pub(super) fn start(folder: &Path, sources: &str, keep_bytes: u64) -> anyhow::Result<Self> {
         let ports = PortBlock::reserve()?;
         let port = ports.base();
         let brokers: String = (1..=5)
@@ -42,7 +45,7 @@ impl Daemon {
         // Nobody answers as mesh-health here.
         let text = format!(
             "{brokers}[health]\nlisten = \"127.0.0.1:{}\"\n\n[logs]\nlisten = \"127.0.0.1:{port}\"\ndatabase = \"mesh.db\"\n\
-             keep_age = \"3650days\"\nkeep_bytes = 1000000000000\n\n{sources}",
+             keep_age = \"3650days\"\nkeep_bytes = {keep_bytes}\n\n{sources}",
             port + 1
         );
         let config = folder.join("mesh.toml");

@@ -1,5 +1,5 @@
 //! `meshctl bench logs`: how fast lines get into the database, at what cost, how soon they can be seen, and how soon
-//! they are found; beside a plain program that inserts the same rows, and a shipper that reads the same files.
+//! they are found, also while old ones are deleted; beside a plain program that inserts the same rows, and a shipper that reads the same files.
 
 mod daemon;
 mod latency;
@@ -17,7 +17,7 @@ use anyhow::Context;
 use mesh_store::Reader;
 
 use super::say;
-use daemon::Daemon;
+use daemon::{Daemon, EVERYTHING};
 use report::{Ingest, Report, Round};
 
 /// Flags of `meshctl bench logs`.
@@ -67,6 +67,8 @@ pub async fn run(args: LogsArgs) -> anyhow::Result<ExitCode> {
     say("measuring how soon lines can be seen …");
     let seconds = if args.quick { 5 } else { 30 };
     report.latency = latency::measure(folder.path(), Duration::from_secs(seconds)).await?;
+    say("deleting half of the lines meanwhile …");
+    report.retention = latency::measure_while_deleting(folder.path(), Duration::from_secs(seconds)).await?;
     say("");
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -78,9 +80,8 @@ pub async fn run(args: LogsArgs) -> anyhow::Result<ExitCode> {
 
 /// Has mesh-logs read what it has not read yet.
 async fn ingest(folder: &Path, lines: &lines::Lines, before: u64) -> anyhow::Result<Ingest> {
-    let bytes_before = 0;
     let began = Instant::now();
-    let daemon = Daemon::start(folder, &lines.sources())?;
+    let daemon = Daemon::start(folder, &lines.sources(), EVERYTHING)?;
     daemon.until_stored(lines.count(), PATIENCE).await?;
     let took = began.elapsed();
     let usage = daemon.usage();
@@ -88,7 +89,7 @@ async fn ingest(folder: &Path, lines: &lines::Lines, before: u64) -> anyhow::Res
     let count = lines.count() - before;
     Ok(Ingest {
         lines: count,
-        megabytes: (lines.bytes() - bytes_before) as f64 / 1e6 * count as f64 / lines.count() as f64,
+        megabytes: lines.bytes() as f64 / 1e6 * count as f64 / lines.count() as f64,
         seconds: took.as_secs_f64(),
         lines_per_s: count as f64 / took.as_secs_f64(),
         cpu_s: usage.cpu.map(|cpu| cpu.as_secs_f64()),

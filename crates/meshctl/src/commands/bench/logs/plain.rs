@@ -1,4 +1,5 @@
-//! The limit: the same rows into the same schema, with prepared statements, by a program that does nothing else.
+//! The limit: the same rows into the same schema, with prepared statements, by a program that does nothing else. Each
+//! session is inserted once, as it was in the end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,14 +25,16 @@ pub(super) async fn measure(folder: &Path, rows: u64) -> anyhow::Result<Plain> {
         "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16000; PRAGMA wal_autocheckpoint = 2000; \
          PRAGMA journal_size_limit = 67108864",
     )?;
+    let mut sessions = Sessions::open(&folder.join("mesh.db"))?;
     let (mut place, mut inserted, mut took) = (Place::After(i64::MIN), 0, Duration::ZERO);
     while inserted < rows {
         let page = reader.page(&Query::default(), place, BATCH).await?;
         let Some(last) = page.rows.last() else { break };
         place = Place::After(last.id);
         let batch: Vec<NewRow> = page.rows.into_iter().map(NewRow::from_stored).collect();
+        let of_clients = sessions.next(batch.len() as u64, rows)?;
         let began = Instant::now();
-        insert(&mut connection, &batch)?;
+        insert(&mut connection, &batch, &of_clients)?;
         took += began.elapsed();
         inserted += batch.len() as u64;
     }
@@ -43,7 +46,54 @@ pub(super) async fn measure(folder: &Path, rows: u64) -> anyhow::Result<Plain> {
     })
 }
 
-fn insert(connection: &mut Connection, rows: &[NewRow]) -> rusqlite::Result<()> {
+/// The values of a row.
+type Values = Vec<rusqlite::types::Value>;
+
+/// Columns of `client_session`.
+const COLUMNS: usize = 12;
+
+/// The sessions of the database, handed out evenly with the lines.
+struct Sessions {
+    connection: Connection,
+    count: u64,
+    last_id: i64,
+    lines: u64,
+    given: u64,
+}
+
+impl Sessions {
+    fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        let count: i64 = connection.query_row("SELECT count(*) FROM client_session", [], |row| row.get(0))?;
+        Ok(Self {
+            connection,
+            count: count.unsigned_abs(),
+            last_id: 0,
+            lines: 0,
+            given: 0,
+        })
+    }
+
+    /// Those for the next `lines` of `all` lines.
+    fn next(&mut self, lines: u64, all: u64) -> rusqlite::Result<Vec<Values>> {
+        self.lines += lines;
+        let due = (self.count * self.lines / all).saturating_sub(self.given);
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT * FROM client_session WHERE id > ? ORDER BY id LIMIT ?")?;
+        let values = |row: &rusqlite::Row<'_>| (0..COLUMNS).map(|column| row.get(column)).collect();
+        let next: Vec<Values> = query
+            .query_map((self.last_id, due as i64), values)?
+            .collect::<rusqlite::Result<_>>()?;
+        self.given += next.len() as u64;
+        if let Some(rusqlite::types::Value::Integer(id)) = next.last().and_then(|values| values.first()) {
+            self.last_id = *id;
+        }
+        Ok(next)
+    }
+}
+
+fn insert(connection: &mut Connection, rows: &[NewRow], sessions: &[Values]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     {
         let mut log = transaction.prepare_cached(
@@ -68,6 +118,11 @@ fn insert(connection: &mut Connection, rows: &[NewRow]) -> rusqlite::Result<()> 
                 row.source
             ])?;
             words.execute(rusqlite::params![row.id, row.text])?;
+        }
+        let mut session = transaction
+            .prepare_cached("INSERT INTO client_session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+        for values in sessions {
+            session.execute(rusqlite::params_from_iter(values))?;
         }
     }
     transaction.commit()

@@ -11,11 +11,21 @@ use super::report::{Search, percentile};
 const PAGE: u32 = 200;
 
 /// One of each kind that is promised.
-const QUERIES: [(&str, &str); 6] = [
+const QUERIES: [(&str, &str); 10] = [
     ("a field", "broker:broker3"),
     ("a client", "client:sensor-17"),
     ("words", "\"closed its connection\""),
     ("words and fields", "broker:broker3 level:info connected"),
+    ("events by their beginning", "event:client.*"),
+    ("words by their beginning", "conn* -level:info"),
+    (
+        "clients by their beginning",
+        "client:sensor-1* \"closed its connection\"",
+    ),
+    (
+        "the same, nothing",
+        "client:sensor-1* \"exceeded timeout\" event:client.connected",
+    ),
     (
         "nothing, of frequent values",
         "event:client.connected event:client.disconnected broker:broker3",

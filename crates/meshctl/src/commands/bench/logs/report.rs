@@ -12,6 +12,7 @@ pub(super) struct Report {
     pub(super) plain: Plain,
     pub(super) shipper: Shipper,
     pub(super) latency: Latency,
+    pub(super) retention: Retention,
 }
 
 /// At one size of the database.
@@ -73,6 +74,25 @@ pub(super) struct Latency {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) max_ms: f64,
+}
+
+impl Latency {
+    fn in_words(&self) -> String {
+        format!(
+            "p50 {:.0} ms, p99 {:.0} ms, worst {:.0} ms ({} lines, {} missing)",
+            self.p50_ms, self.p99_ms, self.max_ms, self.lines, self.missing
+        )
+    }
+}
+
+/// What happens while old lines are deleted.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Retention {
+    pub(super) deleted: u64,
+    pub(super) seconds: f64,
+    pub(super) visible: Latency,
+    pub(super) slowest_search: &'static str,
+    pub(super) slowest_ms: f64,
 }
 
 /// The value below which so many per cent of `sorted` are; 0 of nothing.
@@ -156,10 +176,19 @@ impl Report {
             )?;
         }
         let latency = &self.latency;
+        writeln!(
+            text,
+            "\nWritten to visible at 2,000 lines/s: {}",
+            latency.in_words()
+        )?;
+        let retention = &self.retention;
         write!(
             text,
-            "\nWritten to visible at 2,000 lines/s: p50 {:.0} ms, p99 {:.0} ms, worst {:.0} ms ({} lines, {} missing)",
-            latency.p50_ms, latency.p99_ms, latency.max_ms, latency.lines, latency.missing
+            "The same while {:.0} old lines/s are deleted: {}; the slowest search ({}) p99 {:.1} ms",
+            retention.deleted as f64 / retention.seconds,
+            retention.visible.in_words(),
+            retention.slowest_search,
+            retention.slowest_ms
         )
     }
 }

@@ -1,0 +1,19 @@
+//! The stamp that arrives with a message: every text is a stamp that is written as it was read, or none.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mesh_plugin::stamp::{Clock, Stamp, is_absurd};
+
+fuzz_target!(|text: &str| {
+    if let Some(stamp) = Stamp::parse(text) {
+        let mut written = String::new();
+        stamp.write(&mut written);
+        assert_eq!(written, text);
+        assert!(written.len() <= Stamp::LONGEST);
+        // A clock goes on after whatever it was told.
+        let mut clock = Clock::default();
+        clock.observe(stamp.time);
+        assert!(clock.next(0) >= stamp.time);
+        is_absurd(stamp.time, 1_800_000_000_000);
+    }
+});
