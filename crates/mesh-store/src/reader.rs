@@ -166,7 +166,9 @@ impl Reader {
             query
         };
         let mut newest = read(COLUMNS);
-        newest.push(" ORDER BY l.id DESC LIMIT ").push_bind(i64::from(limit));
+        newest
+            .push(" ORDER BY l.id DESC LIMIT ")
+            .push_bind(i64::from(limit));
         let mut rows = self.read(newest).await?;
         rows.reverse();
         let left_out = if rows.len() == limit as usize {
