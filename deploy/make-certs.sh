@@ -77,7 +77,9 @@ umask 077
 mkdir -p "$folder"
 cd "$folder"
 if [ ! -f ca.key ] || [ ! -f ca.crt ]; then
-  [ ! -f ca.key ] && [ ! -f ca.crt ] || fail "$folder has only one of ca.key and ca.crt; put the other one back, or remove it"
+  if [ -f ca.key ] || [ -f ca.crt ]; then
+    fail "$folder has only one of ca.key and ca.crt; put the other one back, or remove it"
+  fi
   openssl ecparam -name prime256v1 -genkey -noout -out ca.key
   openssl req -x509 -new -key ca.key -sha256 -days "$authority_days" -subj "/CN=mqtt-mesh authority" -out ca.crt \
     -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign

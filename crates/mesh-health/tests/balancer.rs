@@ -183,7 +183,7 @@ async fn where_an_included_file_is_deleted_the_last_good_plan_stays_until_it_is_
     fs::write(
         &conf,
         text.replacen("stream {", &including, 1)
-            .replace("tcp_nodelay on;\n    }", "}"),
+            .replace("    tcp_nodelay on;\n", ""),
     )
     .unwrap();
     mesh.nginx.as_ref().unwrap().signal(rustix::process::Signal::HUP);

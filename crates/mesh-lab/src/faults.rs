@@ -286,6 +286,12 @@ impl Shared {
         poll_until(&format!("an answer of {name}"), deadline, look).await?
     }
 
+    /// Waits until mesh-health knows that every broker has what the others retain.
+    pub(crate) async fn are_in_sync(&self, deadline: Duration) -> Result<(), LabError> {
+        let look = || ready::in_sync(&self.net, self.inside.health);
+        Ok(poll_until("brokers in sync", deadline, look).await?)
+    }
+
     /// Waits until a message from each broker reaches each other one on a topic below `prefix`.
     pub(crate) async fn links_carry(&self, prefix: &str, deadline: Duration) -> Result<(), LabError> {
         let (missing, seen) = watch::channel(BTreeSet::new());

@@ -37,7 +37,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts a lab and returns when every process answers and every link carries messages.
+    /// Starts a lab and returns when every process answers, every link carries messages, and every broker may serve.
     ///
     /// # Errors
     ///
@@ -112,6 +112,11 @@ impl Lab {
         }
         if options.health {
             shared.answers(setup::HEALTH, left()).await?;
+            // A broker that is not in sync may not serve, so a fault would not be met as it is later. Brokers with
+            // other configurations may not tell.
+            if options.ready_topic.is_some() && options.broker_conf.is_none() {
+                shared.are_in_sync(left()).await?;
+            }
         }
         if options.dashboard {
             shared.processes.start(setup::DASHBOARD)?;

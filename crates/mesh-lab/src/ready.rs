@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_model::{Broker, BrokerId, Plan, names};
+use mesh_model::{Broker, BrokerId, BrokerSnapshot, Plan, Snapshot, names};
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::{Connection, Identity, Packet, publish};
 use mesh_runtime::secrets::Secrets;
@@ -146,6 +146,23 @@ pub(crate) async fn healthy(net: &Network, address: SocketAddr) -> Result<(), St
         Ok(())
     } else {
         Err(status.to_owned())
+    }
+}
+
+/// Whether the mesh-health at `address` knows that every broker is in sync.
+pub(crate) async fn in_sync(net: &Network, address: SocketAddr) -> Result<(), String> {
+    let request = "GET /v1/status HTTP/1.0\r\n\r\n".to_owned();
+    let answer = ask(net, address, request.as_bytes()).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or("no status")?;
+    let status: Snapshot = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    let is_behind = |broker: &&BrokerSnapshot| {
+        let retained = broker.retained.as_ref();
+        retained.and_then(|retained| retained.in_sync) != Some(true)
+    };
+    let behind: Vec<_> = status.brokers.iter().filter(is_behind).collect();
+    match behind.first() {
+        None => Ok(()),
+        Some(first) => Err(format!("{} and {} others are not", first.id, behind.len() - 1)),
     }
 }
 
