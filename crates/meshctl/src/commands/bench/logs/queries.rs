@@ -17,13 +17,13 @@ const QUERIES: [(&str, &str); 10] = [
     ("words", "\"closed its connection\""),
     ("words and fields", "broker:broker3 level:info connected"),
     ("events by their beginning", "event:client.*"),
-    ("words by their beginning", "conn* -level:info"),
+    ("words by their beginning", "clos* -broker:broker1"),
     (
         "clients by their beginning",
         "client:sensor-1* \"closed its connection\"",
     ),
     (
-        "the same, nothing",
+        "nothing, clients by their beginning",
         "client:sensor-1* \"exceeded timeout\" event:client.connected",
     ),
     (
