@@ -5,17 +5,19 @@
 # The home of the user mesh-logs, on this machine.
 logs_home=/var/lib/mesh-logs
 
+# /usr/bin/install is the program; `install` here is what packages.sh has for packages.
+
 # write_as_logs FILE: standard input becomes a file of mesh-logs, if it differs.
 write_as_logs() {
   local new
   new=$(cat)
   [ "$(as_root cat "$1" 2>/dev/null || true)" != "$new" ] || return 0
-  printf '%s\n' "$new" | as_root install -o mesh-logs -g mesh -m 600 /dev/stdin "$1"
+  printf '%s\n' "$new" | as_root /usr/bin/install -o mesh-logs -g mesh -m 600 /dev/stdin "$1"
 }
 
 # prepare_journals: the key of mesh-logs, and the brokers by their names.
 prepare_journals() {
-  as_root install -d -o mesh-logs -g mesh -m 700 "$logs_home/.ssh"
+  as_root /usr/bin/install -d -o mesh-logs -g mesh -m 700 "$logs_home/.ssh"
   as_root test -e "$logs_home/.ssh/id_ed25519" ||
     as_root runuser -u mesh-logs -- ssh-keygen -q -t ed25519 -N '' -C mesh-logs -f "$logs_home/.ssh/id_ed25519" ||
     fail "no key can be made for mesh-logs, see above"
