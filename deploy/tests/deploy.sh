@@ -98,7 +98,8 @@ changes_while_serving() {
 mends() {
   local before
   on broker4 systemctl stop mosquitto
-  on broker5 sh -c 'rm /etc/mesh/mosquitto.conf; apt-get purge -y -q mqtt-mesh-broker' >/dev/null 2>&1
+  expect "the package of a broker can be removed while its journal is read" \
+    on broker5 sh -c 'rm /etc/mesh/mosquitto.conf; apt-get purge -y -q mqtt-mesh-broker >/dev/null'
   before=$(processes | sed 's/broker4=.*//')
   runs "a broker that was stopped and one that was broken are mended" \
     deploy-brokers.sh --ssh admin --packages /root/packages/2
