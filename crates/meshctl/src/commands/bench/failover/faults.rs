@@ -134,10 +134,14 @@ async fn primary(
     let rig = Rig::start(lab, system, effort.sessions, name).await?;
     let primary = rig.primary.clone();
     let mut outcome = Outcome::default();
-    let start = Instant::now();
+    let mut start = Instant::now();
     match fault {
         Fault::Hang => lab.hang(primary.as_str()).await?,
-        Fault::Cut => lab.cut(&primary, None).await?,
+        Fault::Cut => {
+            lab.cut(&primary, None).await?;
+            // It takes some milliseconds until it is in place, and what is answered meanwhile is no recovery.
+            start = Instant::now();
+        }
         _ => lab.kill(primary.as_str()).await?,
     }
     let cap = effort.patience(system);
