@@ -12,7 +12,7 @@ use mesh_lab::{Lab, LabOptions, wait_until};
 use mesh_model::BrokerId;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{
-    Connect, ConnectProperties, Filter, PingReq, PubAck, PubComp, PubRec, PubRel, Publish, Subscribe,
+    Connect, ConnectProperties, PingReq, PubAck, PubComp, PubRec, PubRel, Publish,
 };
 use mesh_runtime::mqtt::{Connection, MqttError, Packet};
 use tokio::net::TcpStream;
@@ -360,15 +360,9 @@ const READER: &str = "scenario-reader";
 /// Makes the session and its subscription, and goes away.
 async fn subscribe(at: SocketAddr) -> anyhow::Result<()> {
     let (mut connection, _) = dial(at, READER, false).await?;
-    let filters = vec![Filter::new(format!("{TOPIC}/+"), QoS::ExactlyOnce)];
     connection
-        .send(&Packet::Subscribe(Subscribe {
-            pkid: 1,
-            filters,
-            properties: None,
-        }))
+        .subscribe(&[&format!("{TOPIC}/+")], QoS::ExactlyOnce)
         .await?;
-    while !matches!(connection.receive().await?, Packet::SubAck(_)) {}
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod report;
 mod retained;
 mod size;
 mod speed;
+mod times;
 mod usage;
 
 use std::io::{IsTerminal, Write};

@@ -13,10 +13,11 @@ use mesh_lab::{Fault, Lab, LabOptions, wait_until};
 use mesh_model::{BrokerId, HealthStatus, Snapshot};
 use serde_json::Value;
 
+use super::times::Times;
 use super::{say, usage};
 use browser::Browser;
 use readers::Readers;
-use report::{Cost, Report, Times};
+use report::{Cost, Report};
 
 /// Flags of `meshctl bench dashboard`.
 #[derive(Debug, clap::Args)]

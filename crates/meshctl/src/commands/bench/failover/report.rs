@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use comfy_table::Table;
-use mesh_lab::load::percentile;
 use serde::Serialize;
+
+use crate::commands::bench::times::Times;
 
 use super::crowd::Crowd;
 use super::faults::{Fault, Outcome};
@@ -39,29 +40,6 @@ pub struct About {
     pub about: String,
     /// Why it was left out, if it was.
     pub left_out: Option<String>,
-}
-
-/// Of a set of times, in milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Times {
-    /// The median.
-    pub p50: f64,
-    /// 99 of 100 are at most this.
-    pub p99: f64,
-    /// The longest.
-    pub max: f64,
-}
-
-impl Times {
-    fn new(mut times: Vec<Duration>) -> Option<Self> {
-        times.sort();
-        let ms = |q| percentile(&times, q).map(|time| time.as_secs_f64() * 1e3);
-        Some(Self {
-            p50: ms(0.5)?,
-            p99: ms(0.99)?,
-            max: ms(1.0)?,
-        })
-    }
 }
 
 /// One fault under one system.
