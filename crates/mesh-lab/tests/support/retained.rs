@@ -1,6 +1,7 @@
 //! What brokers have retained, and what they tell about it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,16 +107,18 @@ fn folder(lab: &Lab, n: usize) -> PathBuf {
 
 /// Makes the `n`th broker save its database, and returns a copy of it.
 pub async fn saved(lab: &Lab, n: usize) -> Vec<u8> {
-    let (path, before) = (database(lab, n), std::time::SystemTime::now());
+    let path = database(lab, n);
+    // Which file it is, since Mosquitto renames a new one into place. Its time would not do: the clock of the file
+    // system may lag behind that of the programs by some milliseconds, in which a small database is already saved.
+    let which = || std::fs::metadata(&path).map(|file| (file.ino(), file.modified().ok()));
+    let before = which().ok();
     lab.save(id(n).as_str()).expect("it runs");
     let written = wait_until("a saved database", LONG, async || {
-        let metadata = std::fs::metadata(&path).map_err(|error| error.to_string())?;
-        let modified = metadata.modified().map_err(|error| error.to_string())?;
-        if modified >= before {
-            std::fs::read(&path).map_err(|error| error.to_string())
-        } else {
-            Err("it is the one from before".to_owned())
+        let now = which().map_err(|error| error.to_string())?;
+        if Some(now) == before {
+            return Err("it is the one from before".to_owned());
         }
+        std::fs::read(&path).map_err(|error| error.to_string())
     });
     written.await.unwrap_or_else(|late| panic!("{late}"))
 }
