@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use mesh_model::Severity;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 
 use crate::error::{StoreError, Trouble, While};
-use crate::schema;
+use crate::tags::{self, Kind};
+use crate::{index, schema};
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -85,9 +87,11 @@ async fn look(path: &Path, report: &mut Report) -> Result<(), StoreError> {
         );
         report.span_ns = Some((crate::id::time_ns(first), crate::id::time_ns(last)));
     }
-    let every_line = "SELECT count(*) FROM log_fts WHERE log_fts MATCH '\"\u{e000}vtrace\" OR \"\u{e000}vdebug\" OR \
-         \"\u{e000}vinfo\" OR \"\u{e000}vwarn\" OR \"\u{e000}verror\" OR \"\u{e000}vfatal\"'";
-    let indexed = number(&mut transaction, every_line).await?;
+    let mut indexed = 0;
+    let parts = index::parts(&mut transaction, report.version).await?;
+    for (part, first, end) in index::ranges(&parts) {
+        indexed += number(&mut transaction, every_line(&part.words, first, end)).await?;
+    }
     if indexed != report.lines {
         let lines = report.lines;
         report.problems.push(format!(
@@ -103,8 +107,22 @@ async fn look(path: &Path, report: &mut Report) -> Result<(), StoreError> {
     transaction.rollback().await.during(what)
 }
 
-async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<u64, StoreError> {
+/// How many lines there are in this part of the index, without those that are deleted.
+fn every_line(words: &str, first: i64, end: i64) -> String {
+    let levels = Severity::CLASSES.map(|name| {
+        let mut tag = String::new();
+        tags::push(&mut tag, Kind::Severity, name);
+        format!("\"{tag}\"")
+    });
+    format!(
+        "SELECT count(*) FROM {words} WHERE {words} MATCH '{}' AND rowid >= {first} AND rowid < {end} \
+         AND rowid >= (SELECT min(id) FROM log)",
+        levels.join(" OR ")
+    )
+}
+
+async fn number(connection: &mut SqliteConnection, sql: impl Into<String>) -> Result<u64, StoreError> {
     let what = "check the database";
-    let row = sqlx::query(sql).fetch_one(connection).await.during(what)?;
+    let row = sqlx::query(AssertSqlSafe(sql.into())).fetch_one(connection).await.during(what)?;
     Ok(row.try_get::<i64, _>(0).during(what)?.unsigned_abs())
 }

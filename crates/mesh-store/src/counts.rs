@@ -11,7 +11,7 @@ use crate::query::{Query, sql};
 use crate::reader::Reader;
 
 /// Of a facet so many lines are looked at, the newest.
-const FACET_LINES: u32 = 20_000;
+const FACET_LINES: i64 = 20_000;
 
 /// And so many of its values are told.
 const FACET_VALUES: usize = 20;
@@ -71,33 +71,34 @@ impl Reader {
             bars: vec![[0; 3]; bars as usize],
             is_complete: true,
         };
-        let mut plan = self.plan(query).await?;
+        let mut snapshot = self.snapshot().await?;
+        let mut plan = snapshot.plan(query).await?;
         plan.from = plan.from.max(crate::id::first_at(from_ns));
         plan.to = plan.to.min(crate::id::first_at(to_ns));
         for (group, levels) in [(4, 5), (3, 3), (0, 2)].into_iter().enumerate() {
             let plan = plan.with_levels(levels.0, levels.1);
-            let mut outer: QueryBuilder<Sqlite> = QueryBuilder::new("");
-            outer
-                .push("SELECT ((id >> 10) * 1000 - ")
-                .push_bind(from_ns)
-                .push(") / ")
-                .push_bind(width_ns);
-            outer.push(" AS bar, count(*) AS lines FROM (");
-            sql::append_ids(&mut outer, &plan, HISTOGRAM_LINES);
-            outer.push(") GROUP BY bar");
-            let rows = outer.build().fetch_all(self.pool()).await.during(what)?;
             let mut counted = 0;
-            for row in rows {
-                let (bar, lines): (i64, i64) = (
-                    row.try_get("bar").during(what)?,
-                    row.try_get("lines").during(what)?,
-                );
-                counted += lines;
-                if let Some(bar) = usize::try_from(bar)
-                    .ok()
-                    .and_then(|bar| histogram.bars.get_mut(bar))
-                {
-                    bar[group] += lines.unsigned_abs();
+            for plan in snapshot.in_parts(&plan, false) {
+                let mut ask: QueryBuilder<Sqlite> = QueryBuilder::new("");
+                ask.push("SELECT ((id >> 10) * 1000 - ")
+                    .push_bind(from_ns)
+                    .push(") / ")
+                    .push_bind(width_ns);
+                ask.push(" AS bar, count(*) AS lines FROM (");
+                sql::append_ids(&mut ask, &plan, HISTOGRAM_LINES - counted);
+                ask.push(") GROUP BY bar");
+                for row in snapshot.read(ask).await? {
+                    let (bar, lines): (i64, i64) = (
+                        row.try_get("bar").during(what)?,
+                        row.try_get("lines").during(what)?,
+                    );
+                    counted += lines;
+                    if let Some(bar) = usize::try_from(bar)
+                        .ok()
+                        .and_then(|bar| histogram.bars.get_mut(bar))
+                    {
+                        bar[group] += lines.unsigned_abs();
+                    }
                 }
             }
             histogram.is_complete &= counted < HISTOGRAM_LINES;
@@ -113,10 +114,14 @@ impl Reader {
     /// What SQLite says.
     pub async fn facets(&self, query: &Query) -> Result<Facets, StoreError> {
         let what = "count values";
-        let plan = self.plan(query).await?;
         let columns = "l.severity, l.broker, l.service, l.event, l.client_id";
-        let mut select = sql::lines(columns, &plan, false, FACET_LINES.into());
-        let rows = select.build().fetch_all(self.pool()).await.during(what)?;
+        let mut snapshot = self.snapshot().await?;
+        let plan = snapshot.plan(query).await?;
+        let mut rows = Vec::new();
+        for plan in snapshot.in_parts(&plan, false) {
+            let wanted = FACET_LINES - rows.len() as i64;
+            rows.extend(snapshot.read(sql::lines(columns, &plan, false, wanted)).await?);
+        }
         let count = |column: &'static str| -> Result<Vec<(String, u64)>, sqlx::Error> {
             let mut counts: HashMap<&str, u64> = HashMap::new();
             for row in &rows {

@@ -297,10 +297,17 @@ mod tests {
             let path = folder.path().join("mesh.db");
             let mut connection = schema::for_writing(&path).connect().await.unwrap();
             schema::migrator(old).run(&mut connection).await.unwrap();
-            let held = lock(&path).unwrap();
-            let mut writer = Writer::new(connection, path.clone(), held).await.unwrap();
-            writer.commit(&batch("of yesterday", 1)).await.unwrap();
-            writer.close().await.unwrap();
+            let words = if old < 5 { "log_fts" } else { "words_1" };
+            for insert in [
+                "INSERT INTO log VALUES (1024, 1000, 1, 9, 'of yesterday', NULL, NULL, NULL, NULL, 'mosquitto', NULL, 1)",
+                &format!("INSERT INTO {words} (rowid, text) VALUES (1024, 'of yesterday \u{e000}vinfo')"),
+                "INSERT INTO batch VALUES (1, 1024, 1024)",
+            ] {
+                let insert = sqlx::query(sqlx::AssertSqlSafe(insert));
+                insert.execute(&mut connection).await.unwrap();
+            }
+            close(connection).await.unwrap();
+            assert_eq!(bodies(&path, "yesterday level:info").await, ["of yesterday"]);
 
             let (mut writer, opened) = Writer::open(&path).await.unwrap();
             assert_eq!((opened.version_before, opened.set_aside), (old, None));

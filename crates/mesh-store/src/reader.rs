@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::sqlite::{SqlitePoolOptions, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
+use sqlx::{QueryBuilder, Row, SqlitePool};
 
 use crate::error::{StoreError, While};
-use crate::query::{Plan, Query, sql, terms};
+use crate::query::{Plan, Query, sql};
 use crate::row::{COLUMNS, LogRow};
 use crate::schema;
+use crate::snapshot::Snapshot;
 use crate::source::SourceState;
 
 /// Connections of a reader.
@@ -105,7 +105,8 @@ impl Reader {
     ///
     /// What SQLite says.
     pub async fn page(&self, query: &Query, place: Place, limit: u32) -> Result<Page, StoreError> {
-        let mut plan = self.plan(query).await?;
+        let mut snapshot = self.snapshot().await?;
+        let mut plan = snapshot.plan(query).await?;
         let is_rising = match place {
             Place::Newest => false,
             Place::Before(id) => {
@@ -117,7 +118,7 @@ impl Reader {
                 true
             }
         };
-        let rows = self.lines(&plan, is_rising, limit).await?;
+        let rows = lines(&mut snapshot, &plan, is_rising, limit).await?;
         let is_full = rows.len() == limit as usize;
         let oldest = if is_rising { rows.first() } else { rows.last() };
         Ok(Page {
@@ -152,31 +153,35 @@ impl Reader {
             row.try_get("first").during(what)?,
             row.try_get("last").during(what)?,
         );
-        let mut plan = self.plan(query).await?;
+        let mut snapshot = self.snapshot().await?;
+        let mut plan = snapshot.plan(query).await?;
         plan.from = plan.from.max(first);
         plan.to = plan.to.min(last.saturating_add(1));
-        let read = |columns| {
-            let mut query = match &plan.compared {
+        let ask = |columns, plan: &Plan| {
+            let mut ask = match &plan.compared {
                 // These are few lines, and asked for again and again.
-                Some(by) => sql::select_compared(columns, &plan, by),
-                None => sql::select(columns, &plan),
+                Some(by) => sql::select_compared(columns, plan, by),
+                None => sql::select(columns, plan),
             };
-            query.push(" AND l.observed_ns > ").push_bind(observed_ns);
-            query.push(" AND l.observed_ns <= ").push_bind(until);
-            query
+            ask.push(" AND l.observed_ns > ").push_bind(observed_ns);
+            ask.push(" AND l.observed_ns <= ").push_bind(until);
+            ask
         };
-        let mut newest = read(COLUMNS);
-        newest
-            .push(" ORDER BY l.id DESC LIMIT ")
-            .push_bind(i64::from(limit));
-        let mut rows = self.read(newest).await?;
+        let (mut rows, mut left_out) = (Vec::new(), 0);
+        for plan in snapshot.in_parts(&plan, false) {
+            let wanted = limit as usize - rows.len();
+            let mut newest = ask(COLUMNS, &plan);
+            newest
+                .push(" ORDER BY l.id DESC LIMIT ")
+                .push_bind(wanted as i64);
+            let found = snapshot.read(newest).await?;
+            if found.len() == wanted {
+                let all = snapshot.count(ask("count(*)", &plan)).await?;
+                left_out += all.unsigned_abs().saturating_sub(wanted as u64);
+            }
+            rows.extend(read(&found)?);
+        }
         rows.reverse();
-        let left_out = if rows.len() == limit as usize {
-            let all = self.count(read("count(*)")).await?;
-            all.unsigned_abs().saturating_sub(rows.len() as u64)
-        } else {
-            0
-        };
         Ok(News {
             rows,
             left_out,
@@ -255,37 +260,9 @@ impl Reader {
             .during(what)
     }
 
-    /// How `query` is to be answered, by what is in the index now.
-    pub(crate) async fn plan(&self, query: &Query) -> Result<Plan, StoreError> {
-        let known = terms::known(&self.pool, query, self.version).await?;
-        Ok(Plan::new(query, Timestamp::now(), &known))
-    }
-
-    async fn lines(&self, plan: &Plan, is_rising: bool, limit: u32) -> Result<Vec<LogRow>, StoreError> {
-        if let Some(by) = &plan.compared {
-            let query = sql::compared(COLUMNS, plan, by, is_rising, limit.into(), COMPARED);
-            let rows = self.read(query).await?;
-            if rows.len() == limit as usize
-                || self.count(sql::candidates(plan, by, COMPARED)).await? < COMPARED
-            {
-                return Ok(rows);
-            }
-        }
-        self.read(sql::lines(COLUMNS, plan, is_rising, limit.into()))
-            .await
-    }
-
-    async fn count(&self, mut query: QueryBuilder<Sqlite>) -> Result<i64, StoreError> {
-        let row = query.build().fetch_one(&self.pool).await.during("search")?;
-        row.try_get(0).during("search")
-    }
-
-    async fn read(&self, mut query: QueryBuilder<Sqlite>) -> Result<Vec<LogRow>, StoreError> {
-        let rows = query.build().fetch_all(&self.pool).await.during("search")?;
-        rows.iter()
-            .map(LogRow::read)
-            .collect::<Result<_, _>>()
-            .during("search")
+    /// The database as it is now.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::take(&self.pool, self.version).await
     }
 
     /// How far each source has been read.
@@ -304,4 +281,43 @@ impl Reader {
             .collect::<Result<_, _>>()
             .during(what)
     }
+}
+
+/// The newest, or if `is_rising` the oldest, `limit` lines of `plan`.
+async fn lines(
+    snapshot: &mut Snapshot,
+    plan: &Plan,
+    is_rising: bool,
+    limit: u32,
+) -> Result<Vec<LogRow>, StoreError> {
+    let mut rows = Vec::new();
+    for plan in snapshot.in_parts(plan, is_rising) {
+        let wanted = limit as usize - rows.len();
+        if wanted == 0 {
+            break;
+        }
+        rows.extend(lines_of_part(snapshot, &plan, is_rising, wanted).await?);
+    }
+    Ok(rows)
+}
+
+async fn lines_of_part(
+    snapshot: &mut Snapshot,
+    plan: &Plan,
+    is_rising: bool,
+    limit: usize,
+) -> Result<Vec<LogRow>, StoreError> {
+    if let Some(by) = &plan.compared {
+        let ask = sql::compared(COLUMNS, plan, by, is_rising, limit as i64, COMPARED);
+        let rows = read(&snapshot.read(ask).await?)?;
+        if rows.len() == limit || snapshot.count(sql::candidates(plan, by, COMPARED)).await? < COMPARED {
+            return Ok(rows);
+        }
+    }
+    read(&snapshot.read(sql::lines(COLUMNS, plan, is_rising, limit as i64)).await?)
+}
+
+fn read(rows: &[SqliteRow]) -> Result<Vec<LogRow>, StoreError> {
+    let rows: Result<_, _> = rows.iter().map(LogRow::read).collect();
+    rows.during("search")
 }

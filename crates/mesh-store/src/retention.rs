@@ -4,9 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::{StoreError, While};
+use crate::index::{self, Part};
+use crate::insert;
+use crate::row::{COLUMNS, LogRow, NewRow};
 use crate::writer::{Writer, begin, end};
 
 /// How much is kept.
@@ -29,8 +32,15 @@ pub struct Size {
     pub free: u64,
 }
 
-/// How many pages of the index a step may merge.
-const MERGED: i64 = 64;
+/// A part of the index has about so many lines at most, …
+const PART_LINES: u64 = 500_000;
+
+/// … but fewer where little is kept, since what it has of deleted lines stays until the last of them is deleted. A line
+/// takes about 350 bytes, and about ten parts are to be had.
+const PART_LINES_PER_BYTE: u64 = 3500;
+
+/// So many lines with a time in the future, by a clock that is wrong, are taken into a part that begins now.
+const AHEAD: i64 = 5000;
 
 /// How many free pages a step gives back to the file system.
 const PAGES: u32 = 256;
@@ -60,7 +70,51 @@ impl Writer {
             (!is_too_large).then_some(oldest),
         )
         .await;
-        end(&mut self.connection, deleted).await
+        let deleted = end(&mut self.connection, deleted).await?;
+        if deleted > 0 {
+            self.drop_parts().await?;
+        }
+        Ok(deleted)
+    }
+
+    /// Drops the oldest part of the index if its lines are gone.
+    async fn drop_parts(&mut self) -> Result<(), StoreError> {
+        let [oldest, next, ..] = self.parts.as_slice() else {
+            return Ok(());
+        };
+        let row = sqlx::query("SELECT coalesce(min(id), ?) AS first FROM log")
+            .bind(i64::MAX)
+            .fetch_one(&mut self.connection)
+            .await
+            .during("look for the oldest line")?;
+        let first: i64 = row.try_get("first").during("look for the oldest line")?;
+        if first < next.first {
+            return Ok(());
+        }
+        begin(&mut self.connection).await?;
+        let dropped = index::forget(&mut self.connection, oldest).await;
+        end(&mut self.connection, dropped).await?;
+        self.parts.remove(0);
+        Ok(())
+    }
+
+    /// Begins a new part of the index if the newest is full. Tells whether it did.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn divide(&mut self, limits: Limits) -> Result<bool, StoreError> {
+        let full = PART_LINES.min(limits.bytes / PART_LINES_PER_BYTE).max(1);
+        let newest = match self.parts.last() {
+            Some(newest) if newest.lines.unsigned_abs() >= full => newest.clone(),
+            _ => return Ok(false),
+        };
+        begin(&mut self.connection).await?;
+        let divided = divide(&mut self.connection, &newest).await;
+        let part = end(&mut self.connection, divided).await?;
+        let has_begun = part.is_some();
+        self.parts.extend(part);
+        Ok(has_begun)
     }
 
     /// Gives some of the free pages back to the file system. Tells whether there are more.
@@ -126,17 +180,8 @@ async fn delete(
     let count: i64 = last.try_get("count").during(what)?;
     if count > 0 {
         let last: i64 = last.try_get("last").during(what)?;
-        let words = "DELETE FROM log_fts WHERE rowid IN (SELECT id FROM log WHERE id <= ?)";
-        for delete in [words, "DELETE FROM log WHERE id <= ?"] {
-            sqlx::query(delete)
-                .bind(last)
-                .execute(&mut *connection)
-                .await
-                .during(what)?;
-        }
-        // Only a merge frees what the index holds of deleted lines.
-        sqlx::query("INSERT INTO log_fts (log_fts, rank) VALUES ('merge', ?)")
-            .bind(MERGED)
+        sqlx::query("DELETE FROM log WHERE id <= ?")
+            .bind(last)
             .execute(&mut *connection)
             .await
             .during(what)?;
@@ -154,6 +199,45 @@ async fn delete(
         }
     }
     Ok(count.unsigned_abs())
+}
+
+/// A new part of the index after `newest`, for the lines that come from now on; with those that are there already because
+/// their time is in the future. None if `newest` itself begins in the future.
+async fn divide(connection: &mut SqliteConnection, newest: &Part) -> Result<Option<Part>, StoreError> {
+    let what = "divide the index";
+    let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
+    let row = sqlx::query(
+        "SELECT max(id) AS last, (SELECT id FROM log ORDER BY id DESC LIMIT 1 OFFSET ?) AS many FROM log",
+    )
+    .bind(AHEAD)
+    .fetch_one(&mut *connection)
+    .await
+    .during(what)?;
+    let id = |name: &str| -> Result<i64, StoreError> {
+        let id: Option<i64> = row.try_get(name).during(what)?;
+        Ok(id.map_or(i64::MIN, |id| id.saturating_add(1)))
+    };
+    let first = crate::id::first_at(now).max(id("many")?).min(id("last")?);
+    if first <= newest.first {
+        return Ok(None);
+    }
+    let mut part = index::begin_after(connection, newest, first).await?;
+    let ask = format!("SELECT {COLUMNS} FROM log l WHERE l.id >= ? ORDER BY l.id");
+    let ahead = sqlx::query(AssertSqlSafe(ask))
+        .bind(first)
+        .fetch_all(&mut *connection)
+        .await
+        .during(what)?;
+    let ahead: Vec<NewRow> = ahead
+        .iter()
+        .map(|row| LogRow::read(row).map(NewRow::from_stored))
+        .collect::<Result<_, _>>()
+        .during(what)?;
+    let rows: Vec<_> = ahead.iter().map(|row| (row.id, row)).collect();
+    insert::words(connection, &part.words, &rows).await?;
+    part.lines = rows.len() as i64;
+    index::grown(connection, &part, part.lines).await?;
+    Ok(Some(part))
 }
 
 fn wal_bytes(path: &Path) -> u64 {

@@ -9,11 +9,12 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 /// Each version's changes, in order. What has been released is never edited.
-const VERSIONS: [(&str, &str); 4] = [
+const VERSIONS: [(&str, &str); 5] = [
     ("log", include_str!("../migrations/0001_log.sql")),
     ("sessions", include_str!("../migrations/0002_sessions.sql")),
     ("history", include_str!("../migrations/0003_history.sql")),
     ("terms", include_str!("../migrations/0004_terms.sql")),
+    ("parts", include_str!("../migrations/0005_parts.sql")),
 ];
 
 /// The changes from nothing to version `last`.

@@ -6,15 +6,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::query::Query;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, Row, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
+use sqlx::{Row, SqliteConnection};
 
 use crate::error::{StoreError, While};
+use crate::index::{self, Part};
+use crate::insert;
 use crate::row::NewRow;
 use crate::sessions::{ProxiedConnection, Session, SessionChanges};
 use crate::source::{self, SourceState};
@@ -46,6 +45,8 @@ pub struct Writer {
     pub(crate) connection: SqliteConnection,
     path: PathBuf,
     last_observed: i64,
+    /// The parts of the full-text index, the oldest first.
+    pub(crate) parts: Vec<Part>,
     _lock: File,
 }
 
@@ -61,6 +62,7 @@ impl Writer {
             .during("read the last batch")?;
         Ok(Self {
             last_observed: row.try_get("last").during("read the last batch")?,
+            parts: index::for_writing(&mut connection).await?,
             connection,
             path,
             _lock: lock,
@@ -145,8 +147,11 @@ impl Writer {
         let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
         let observed = now.max(self.last_observed + 1);
         begin(&mut self.connection).await?;
-        let stored = write(&mut self.connection, batch, rows, observed).await;
-        end(&mut self.connection, stored).await?;
+        let stored = write(&mut self.connection, &self.parts, batch, rows, observed).await;
+        let grown = end(&mut self.connection, stored).await?;
+        for (part, lines) in grown {
+            self.parts[part].lines += lines;
+        }
         self.last_observed = observed;
         Ok(observed)
     }
@@ -213,13 +218,22 @@ pub(crate) async fn end<T>(
     result
 }
 
+/// Writes all of `batch`. Tells how many lines came into which part of the index.
 async fn write(
     connection: &mut SqliteConnection,
+    parts: &[Part],
     batch: &Batch,
     rows: &[(i64, &NewRow)],
     observed: i64,
-) -> Result<(), StoreError> {
-    insert(connection, rows, observed).await?;
+) -> Result<Vec<(usize, i64)>, StoreError> {
+    insert::lines(connection, rows, observed).await?;
+    let mut grown = Vec::new();
+    for rows in rows.chunk_by(|(a, _), (b, _)| index::place(parts, *a) == index::place(parts, *b)) {
+        let place = index::place(parts, rows[0].0);
+        insert::words(connection, &parts[place].words, rows).await?;
+        index::grown(connection, &parts[place], rows.len() as i64).await?;
+        grown.push((place, rows.len() as i64));
+    }
     batch.sessions.save(connection).await?;
     for source in &batch.sources {
         source.save(connection).await?;
@@ -238,7 +252,7 @@ async fn write(
             .await
             .during("forget old batches")?;
     }
-    Ok(())
+    Ok(grown)
 }
 
 /// Sources that share the ten bits of their number could give two rows of a batch one id.
@@ -255,105 +269,4 @@ fn make_distinct(rows: &mut [(i64, &NewRow)]) {
     if moved {
         rows.sort_by_key(|(id, _)| *id);
     }
-}
-
-/// What one kind of statement inserts: the beginning of the statement, its columns, and how many rows a statement may
-/// have. SQLite prepares each form once; a statement through sqlx costs as much as ten rows, so most rows go in large ones.
-struct Table {
-    head: &'static str,
-    columns: usize,
-    forms: &'static [usize],
-    statements: OnceLock<Vec<SqlStr>>,
-}
-
-static LOG: Table = Table {
-    head: "INSERT INTO log (id, time_ns, observed_ns, severity, body, attributes, event, node, broker, service, \
-           client_id, source)",
-    columns: 12,
-    forms: &[512, 64, 8, 1],
-    statements: OnceLock::new(),
-};
-
-/// FTS5 writes what it has gathered whenever a statement with several rows begins, so these are as large as can be.
-static WORDS: Table = Table {
-    head: "INSERT INTO log_fts (rowid, text)",
-    columns: 2,
-    forms: &[8192, 2048, 512, 64, 8, 1],
-    statements: OnceLock::new(),
-};
-
-impl Table {
-    fn statement(&self, form: usize) -> SqlStr {
-        let statements = self.statements.get_or_init(|| {
-            let row = format!("({})", vec!["?"; self.columns].join(","));
-            let forms = self.forms.iter().map(|rows| {
-                let values = vec![row.as_str(); *rows].join(",");
-                let sql: Arc<str> = format!("{} VALUES {values}", self.head).into();
-                AssertSqlSafe(sql).into_sql_str()
-            });
-            forms.collect()
-        });
-        statements[form].clone()
-    }
-
-    /// Rows as parts, each with the place of its form.
-    fn parts<'r, R>(&self, mut rows: &'r [R]) -> Vec<(usize, &'r [R])> {
-        let mut parts = Vec::new();
-        for (form, size) in self.forms.iter().enumerate() {
-            while rows.len() >= *size {
-                let (part, rest) = rows.split_at(*size);
-                parts.push((form, part));
-                rows = rest;
-            }
-        }
-        parts
-    }
-}
-
-type Insert = Query<'static, Sqlite, SqliteArguments>;
-
-/// Inserts `rows`; while SQLite has some of them, the values of the next are gathered.
-async fn insert(
-    connection: &mut SqliteConnection,
-    rows: &[(i64, &NewRow)],
-    observed: i64,
-) -> Result<(), StoreError> {
-    let lines = LOG.parts(rows).into_iter().map(|(form, rows)| {
-        let insert = sqlx::query(LOG.statement(form));
-        rows.iter()
-            .fold(insert, |insert, (id, row)| bind(insert, *id, row, observed))
-    });
-    let words = WORDS.parts(rows).into_iter().map(|(form, rows)| {
-        let insert = sqlx::query(WORDS.statement(form));
-        rows.iter().fold(insert, |insert, (id, row)| {
-            insert.bind(*id).bind(Arc::clone(&row.text))
-        })
-    });
-    let mut inserts = lines.chain(words);
-    let mut ready = inserts.next();
-    while let Some(insert) = ready {
-        // The first is asked first, which hands it to the thread of SQLite.
-        let (inserted, next) =
-            tokio::join!(biased; insert.execute(&mut *connection), async { inserts.next() });
-        inserted.during("store lines")?;
-        ready = next;
-    }
-    Ok(())
-}
-
-fn bind(query: Insert, id: i64, row: &NewRow, observed: i64) -> Insert {
-    let event: Option<String> = row.event.as_ref().map(|event| event.as_ref().to_owned());
-    query
-        .bind(id)
-        .bind(row.time_ns)
-        .bind(observed)
-        .bind(i64::from(row.severity.number()))
-        .bind(Arc::clone(&row.body))
-        .bind(row.attributes.clone())
-        .bind(event)
-        .bind(row.node.clone())
-        .bind(row.broker.clone())
-        .bind(Arc::clone(&row.service))
-        .bind(row.client_id.clone())
-        .bind(row.source)
 }

@@ -25,16 +25,29 @@ fn record(number: i64, body: &str) -> LogRecord {
     }
 }
 
+/// With so little kept, every part of the index is full with its first line.
+const SMALL_PARTS: Limits = Limits {
+    age: Duration::MAX,
+    bytes: 0,
+};
+
+/// Stores `records` in some batches, each in a part of the index of its own.
 async fn store(writer: &mut Writer, records: impl IntoIterator<Item = LogRecord>) {
     let mut source = writer.new_source("test", "").await.unwrap();
-    let mut batch = Batch::default();
-    for record in records {
-        source.last_key = id::next_key(source.last_key, record.time_ns);
-        source.lines += 1;
-        batch.rows.push(NewRow::new(record, source.id, source.last_key));
+    let records: Vec<LogRecord> = records.into_iter().collect();
+    for records in records.chunks(records.len().div_ceil(3).max(1)) {
+        writer.divide(SMALL_PARTS).await.unwrap();
+        let mut batch = Batch::default();
+        for record in records {
+            source.last_key = id::next_key(source.last_key, record.time_ns);
+            source.lines += 1;
+            batch
+                .rows
+                .push(NewRow::new(record.clone(), source.id, source.last_key));
+        }
+        batch.sources.push(source.clone());
+        writer.commit(&batch).await.unwrap();
     }
-    batch.sources.push(source);
-    writer.commit(&batch).await.unwrap();
 }
 
 async fn open(path: &Path) -> Writer {
@@ -338,6 +351,41 @@ async fn old_lines_go_by_age_and_by_size_and_the_file_shrinks() {
     assert_eq!(writer.size().await.unwrap().free, 0, "auto_vacuum is on");
     let report = mesh_store::check::check(&path).await.unwrap();
     assert_eq!(report.problems, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_index_is_divided_by_time_whatever_clocks_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
+    let at = |seconds: i64, body: &str| {
+        let mut record = record(0, body);
+        record.time_ns = now + seconds * 1_000_000_000;
+        record
+    };
+    let words = [
+        "old",
+        "of tomorrow",
+        "after the first division",
+        "late",
+        "after the second",
+    ];
+    store(&mut writer, [at(-100, words[0])]).await;
+    store(&mut writer, [at(86_400, words[1])]).await;
+    assert!(writer.divide(SMALL_PARTS).await.unwrap());
+    store(&mut writer, [at(1, words[2])]).await;
+    store(&mut writer, [at(-50, words[3])]).await;
+    assert!(writer.divide(SMALL_PARTS).await.unwrap());
+    store(&mut writer, [at(2, words[4])]).await;
+    let reader = Reader::open(&path).await.unwrap();
+    for body in words {
+        let all = body.split(' ').next_back().unwrap();
+        assert_eq!(search(&reader, all).await, [body]);
+    }
+    assert_eq!(search(&reader, "level:info").await.len(), words.len());
+    let report = mesh_store::check::check(&path).await.unwrap();
+    assert_eq!((report.problems, report.lines), (vec![], words.len() as u64));
 }
 
 #[tokio::test]

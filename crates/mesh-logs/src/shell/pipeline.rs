@@ -265,6 +265,7 @@ impl Pipeline {
     }
 
     async fn try_keep_house(&mut self, stored: u64) -> Result<(), StoreError> {
+        self.writer.divide(self.limits).await?;
         let mut deleted = 0;
         loop {
             let step = self.delete_step().await?;

@@ -10,6 +10,8 @@ use crate::tags::{self, Kind};
 /// How a query is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// The table of words that is asked; see [`Plan::within`].
+    pub(crate) index: String,
     /// The expression for `MATCH`; `None` if every line will do.
     pub(crate) words: Option<String>,
     /// The first id.
@@ -56,11 +58,22 @@ impl Plan {
             clients,
         });
         Self {
+            index: String::new(),
             words: words(query.terms.iter(), known),
             from: query.since.map_or(i64::MIN, id),
             to: query.until.map_or(i64::MAX, id),
             attributes: attributes.collect(),
             compared,
+        }
+    }
+
+    /// The same for the lines from `first` on and before `end`, whose words are in the table `index`.
+    pub(crate) fn within(&self, index: &str, first: i64, end: i64) -> Self {
+        Self {
+            index: index.to_owned(),
+            from: self.from.max(first),
+            to: self.to.min(end),
+            ..self.clone()
         }
     }
 

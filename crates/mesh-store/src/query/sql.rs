@@ -92,11 +92,12 @@ fn push_select(
     query.push("SELECT ").push(columns);
     match words {
         Some(words) => {
-            query.push(" FROM log_fts f ");
+            query.push(" FROM ").push(&plan.index).push(" f ");
             if with_rows {
                 query.push("CROSS JOIN log l ON l.id = f.rowid ");
             }
-            query.push("WHERE f.log_fts MATCH ").push_bind(words.to_owned());
+            query.push("WHERE f.").push(&plan.index);
+            query.push(" MATCH ").push_bind(words.to_owned());
             if plan.from > i64::MIN {
                 query.push(" AND f.rowid >= ").push_bind(plan.from);
             }

@@ -4,12 +4,13 @@
 //! as there are such lines, however few are wanted. Where only a few terms begin so, a query for each of them gives the
 //! newest lines at once. Terms are found without their lines, by going from each to the one that follows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{Row, SqlitePool};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::{Field, Pattern, Query, Term, What};
 use crate::error::{StoreError, While};
+use crate::index::Part;
 use crate::tags::{self, Kind};
 
 /// More terms are not asked for one by one.
@@ -57,37 +58,59 @@ fn beginnings(query: &Query) -> Vec<String> {
     found
 }
 
-/// The terms for the beginnings that `query` asks for, in a database of this version.
+/// The terms for the beginnings that `query` asks for, in these parts of the index.
 ///
 /// # Errors
 ///
 /// What SQLite says.
-pub(crate) async fn known(pool: &SqlitePool, query: &Query, version: usize) -> Result<Known, StoreError> {
+pub(crate) async fn known(
+    connection: &mut SqliteConnection,
+    query: &Query,
+    parts: &[Part],
+) -> Result<Known, StoreError> {
     let mut known = Known::new();
-    if version < 4 {
-        return Ok(known);
-    }
     for beginning in beginnings(query) {
-        // No term has a control character, so what is above a term and one of those is above the term alone.
-        let rows = sqlx::query(
-            "WITH RECURSIVE known (term) AS (\
-                 SELECT (SELECT term FROM log_term WHERE term >= ?1 LIMIT 1) \
-                 UNION ALL \
-                 SELECT (SELECT t.term FROM log_term t WHERE t.term >= known.term || char(1) LIMIT 1) \
-                 FROM known WHERE known.term < ?2 LIMIT ?3\
-             ) SELECT term FROM known WHERE term < ?2",
-        )
-        .bind(&beginning)
-        .bind(format!("{beginning}\u{10ffff}"))
-        .bind(FEW as i64 + 2)
-        .fetch_all(pool)
-        .await
-        .during("look for words")?;
-        let terms: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("term")).collect();
-        let terms = terms.during("look for words")?;
-        if terms.len() <= FEW {
-            known.insert(beginning, terms);
+        if let Some(few) = few(connection, &beginning, parts).await? {
+            known.insert(beginning, few.into_iter().collect());
         }
     }
     Ok(known)
+}
+
+/// All terms that begin so, if they are few and can be had.
+async fn few(
+    connection: &mut SqliteConnection,
+    beginning: &str,
+    parts: &[Part],
+) -> Result<Option<BTreeSet<String>>, StoreError> {
+    let what = "look for words";
+    let mut found = BTreeSet::new();
+    for part in parts.iter().rev() {
+        let Some(terms) = &part.terms else {
+            return Ok(None);
+        };
+        // No term has a control character, so what is above a term and one of those is above the term alone.
+        let ask = format!(
+            "WITH RECURSIVE known (term) AS (\
+                 SELECT (SELECT term FROM {terms} WHERE term >= ?1 LIMIT 1) \
+                 UNION ALL \
+                 SELECT (SELECT t.term FROM {terms} t WHERE t.term >= known.term || char(1) LIMIT 1) \
+                 FROM known WHERE known.term < ?2 LIMIT ?3\
+             ) SELECT term FROM known WHERE term < ?2"
+        );
+        let rows = sqlx::query(AssertSqlSafe(ask))
+            .bind(beginning)
+            .bind(format!("{beginning}\u{10ffff}"))
+            .bind(FEW as i64 + 2)
+            .fetch_all(&mut *connection)
+            .await
+            .during(what)?;
+        for row in &rows {
+            found.insert(row.try_get("term").during(what)?);
+        }
+        if found.len() > FEW {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
 }

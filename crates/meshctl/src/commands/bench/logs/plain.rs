@@ -15,6 +15,9 @@ use super::report::Plain;
 /// Rows of one transaction, as many as mesh-logs stores at once when it has a backlog.
 const BATCH: u32 = 8192;
 
+/// Lines of a part of the full-text index, as many as mesh-logs puts into one.
+const PART: u64 = 500_000;
+
 pub(super) async fn measure(folder: &Path, rows: u64) -> anyhow::Result<Plain> {
     let path = folder.join("plain.db");
     // The same schema, with the same settings of the file.
@@ -34,7 +37,11 @@ pub(super) async fn measure(folder: &Path, rows: u64) -> anyhow::Result<Plain> {
         let batch: Vec<NewRow> = page.rows.into_iter().map(NewRow::from_stored).collect();
         let of_clients = sessions.next(batch.len() as u64, rows)?;
         let began = Instant::now();
-        insert(&mut connection, &batch, &of_clients)?;
+        let part = inserted / PART + 1;
+        connection.execute_batch(&format!(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS words_{part} USING fts5 (text, content = '', columnsize = 0)"
+        ))?;
+        insert(&mut connection, &batch, part, &of_clients)?;
         took += began.elapsed();
         inserted += batch.len() as u64;
     }
@@ -93,14 +100,20 @@ impl Sessions {
     }
 }
 
-fn insert(connection: &mut Connection, rows: &[NewRow], sessions: &[Values]) -> rusqlite::Result<()> {
+fn insert(
+    connection: &mut Connection,
+    rows: &[NewRow],
+    part: u64,
+    sessions: &[Values],
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     {
         let mut log = transaction.prepare_cached(
             "INSERT INTO log (id, time_ns, observed_ns, severity, body, attributes, event, node, broker, service, client_id, \
              source) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
-        let mut words = transaction.prepare_cached("INSERT INTO log_fts (rowid, text) VALUES (?, ?)")?;
+        let words = format!("INSERT INTO words_{part} (rowid, text) VALUES (?, ?)");
+        let mut words = transaction.prepare_cached(&words)?;
         for row in rows {
             let row = row.columns();
             log.execute(rusqlite::params![
