@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use mesh_lab::wait_until;
 use mesh_runtime::mqtt::mqttbytes::QoS;
-use mesh_runtime::mqtt::mqttbytes::v5::{Filter, PubAck, Subscribe};
-use mesh_runtime::mqtt::{Connection, Identity, Packet};
+use mesh_runtime::mqtt::mqttbytes::v5::PubAck;
+use mesh_runtime::mqtt::{self, Connection, Identity, Packet};
 
 use crate::fleet::{Fleet, PREFIX, RETAINED, topic};
 use crate::network::Network;
@@ -51,14 +51,8 @@ async fn read(address: SocketAddr) -> anyhow::Result<BTreeMap<String, String>> {
         keep_alive_s: 0,
     };
     let (mut connection, _) = Connection::open(address, &identity).await?;
-    let filters = vec![Filter::new(format!("{PREFIX}/#"), QoS::AtLeastOnce)];
-    connection
-        .send(&Packet::Subscribe(Subscribe {
-            pkid: 1,
-            filters,
-            properties: None,
-        }))
-        .await?;
+    let subscribe = mqtt::subscribe(&[&format!("{PREFIX}/#")], QoS::AtLeastOnce);
+    connection.send(&subscribe).await?;
     let mut kept = BTreeMap::new();
     while let Ok(packet) = tokio::time::timeout(SILENCE, connection.receive()).await {
         if let Packet::Publish(publish) = packet? {

@@ -194,13 +194,7 @@ impl Connection {
     ///
     /// [`MqttError::Protocol`] if a filter is refused, else as [`Self::receive`].
     pub async fn subscribe(&mut self, filters: &[&str], qos: QoS) -> Result<(), MqttError> {
-        let filters = filters.iter().map(|filter| Filter::new(*filter, qos)).collect();
-        self.send(&Packet::Subscribe(Subscribe {
-            pkid: 1,
-            filters,
-            properties: None,
-        }))
-        .await?;
+        self.send(&subscribe(filters, qos)).await?;
         loop {
             if let Packet::SubAck(ack) = self.receive().await? {
                 use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
@@ -220,6 +214,16 @@ pub fn publish(topic: &str, qos: QoS, pkid: u16, payload: impl Into<bytes::Bytes
     let mut publish = Publish::new(topic, qos, payload, None);
     publish.pkid = pkid;
     Packet::Publish(publish)
+}
+
+/// A SUBSCRIBE packet for `filters` with at most `qos`, the first of its connection.
+pub fn subscribe(filters: &[&str], qos: QoS) -> Packet {
+    let filters = filters.iter().map(|filter| Filter::new(*filter, qos)).collect();
+    Packet::Subscribe(Subscribe {
+        pkid: 1,
+        filters,
+        properties: None,
+    })
 }
 
 /// Opens a session as [`Connection::open`] does, or gives up after `deadline`.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use mesh_runtime::mqtt::mqttbytes::QoS;
-use mesh_runtime::mqtt::mqttbytes::v5::{Filter, PingReq, PubAck, Publish, Subscribe};
-use mesh_runtime::mqtt::{Connection, MqttError, Packet};
+use mesh_runtime::mqtt::mqttbytes::v5::{PingReq, PubAck, Publish};
+use mesh_runtime::mqtt::{self, Connection, MqttError, Packet};
 use tokio::time::{Instant, interval_at};
 
 use super::session::{PING, Pauses, SILENCE, dial, silent};
@@ -78,14 +78,8 @@ impl Subscriber {
                 Role::Witness => format!("{PREFIX}/#"),
                 Role::Own(stream) => topic(stream),
             };
-            let filters = vec![Filter::new(filter, QoS::AtLeastOnce)];
-            connection
-                .send(&Packet::Subscribe(Subscribe {
-                    pkid: 1,
-                    filters,
-                    properties: None,
-                }))
-                .await?;
+            let subscribe = mqtt::subscribe(&[&filter], QoS::AtLeastOnce);
+            connection.send(&subscribe).await?;
         }
         let mut heard = Instant::now();
         let mut ping = interval_at(heard + PING, PING);
