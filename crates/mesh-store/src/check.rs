@@ -123,6 +123,9 @@ fn every_line(words: &str, first: i64, end: i64) -> String {
 
 async fn number(connection: &mut SqliteConnection, sql: impl Into<String>) -> Result<u64, StoreError> {
     let what = "check the database";
-    let row = sqlx::query(AssertSqlSafe(sql.into())).fetch_one(connection).await.during(what)?;
+    let row = sqlx::query(AssertSqlSafe(sql.into()))
+        .fetch_one(connection)
+        .await
+        .during(what)?;
     Ok(row.try_get::<i64, _>(0).during(what)?.unsigned_abs())
 }

@@ -45,7 +45,10 @@ impl Part {
 }
 
 /// All parts of a database of this version, the oldest first.
-pub(crate) async fn parts(connection: &mut SqliteConnection, version: usize) -> Result<Vec<Part>, StoreError> {
+pub(crate) async fn parts(
+    connection: &mut SqliteConnection,
+    version: usize,
+) -> Result<Vec<Part>, StoreError> {
     let what = "read the parts of the index";
     if version < 5 {
         return Ok(vec![Part::undivided(version)]);
@@ -103,8 +106,7 @@ async fn begin(connection: &mut SqliteConnection, number: i64, first: i64) -> Re
     let words = format!(
         "CREATE VIRTUAL TABLE words_{number} USING fts5 (text, content = '', columnsize = 0, tokenize = \"unicode61\")"
     );
-    let terms =
-        format!("CREATE VIRTUAL TABLE terms_{number} USING fts5vocab('words_{number}', 'instance')");
+    let terms = format!("CREATE VIRTUAL TABLE terms_{number} USING fts5vocab('words_{number}', 'instance')");
     for create in [words, terms] {
         run(connection, create).await?;
     }
@@ -172,9 +174,7 @@ mod tests {
         }
         // The first part may have been dropped since.
         assert_eq!(place(&parts[1..], 5), 0);
-        let ranges: Vec<_> = ranges(&parts[1..])
-            .map(|(_, first, end)| (first, end))
-            .collect();
+        let ranges: Vec<_> = ranges(&parts[1..]).map(|(_, first, end)| (first, end)).collect();
         assert_eq!(ranges, [(i64::MIN, 200), (200, i64::MAX)]);
     }
 }

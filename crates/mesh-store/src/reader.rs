@@ -171,9 +171,7 @@ impl Reader {
         for plan in snapshot.in_parts(&plan, false) {
             let wanted = limit as usize - rows.len();
             let mut newest = ask(COLUMNS, &plan);
-            newest
-                .push(" ORDER BY l.id DESC LIMIT ")
-                .push_bind(wanted as i64);
+            newest.push(" ORDER BY l.id DESC LIMIT ").push_bind(wanted as i64);
             let found = snapshot.read(newest).await?;
             if found.len() == wanted {
                 let all = snapshot.count(ask("count(*)", &plan)).await?;
@@ -314,7 +312,11 @@ async fn lines_of_part(
             return Ok(rows);
         }
     }
-    read(&snapshot.read(sql::lines(COLUMNS, plan, is_rising, limit as i64)).await?)
+    read(
+        &snapshot
+            .read(sql::lines(COLUMNS, plan, is_rising, limit as i64))
+            .await?,
+    )
 }
 
 fn read(rows: &[SqliteRow]) -> Result<Vec<LogRow>, StoreError> {

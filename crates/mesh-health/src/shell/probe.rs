@@ -16,8 +16,8 @@ use std::time::Duration;
 use mesh_model::{Broker, BrokerId, names};
 use mesh_runtime::config::Health;
 use mesh_runtime::mqtt::mqttbytes::QoS;
-use mesh_runtime::mqtt::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Filter, PingReq, Subscribe};
-use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, publish};
+use mesh_runtime::mqtt::mqttbytes::v5::{Disconnect, DisconnectReasonCode, PingReq};
+use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, publish, subscribe};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -129,11 +129,7 @@ impl Probe {
         // Long after the verdict; a session that froze with its network is then replaced by a fresh one.
         let patience = (self.rules.dead_after * 2).max(Duration::from_secs(2));
         // Goes out with the first PINGREQ. Nobody waits for the answer: a broker without the plugin has none.
-        let subscribe = Packet::Subscribe(Subscribe {
-            pkid: 1,
-            filters: vec![Filter::new(names::BOOT_TOPIC, QoS::AtMostOnce)],
-            properties: None,
-        });
+        let subscribe = subscribe(&[names::BOOT_TOPIC], QoS::AtMostOnce);
         if let Err(error) = connection.queue(&subscribe) {
             return error;
         }

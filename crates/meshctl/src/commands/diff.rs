@@ -17,8 +17,8 @@ use jiff::Timestamp;
 use mesh_model::{BrokerId, names};
 use mesh_runtime::Config;
 use mesh_runtime::mqtt::mqttbytes::QoS;
-use mesh_runtime::mqtt::mqttbytes::v5::{Filter, PingReq, Publish, Subscribe};
-use mesh_runtime::mqtt::{Connection, Identity, Packet};
+use mesh_runtime::mqtt::mqttbytes::v5::{PingReq, Publish};
+use mesh_runtime::mqtt::{self, Connection, Identity, Packet};
 use mesh_runtime::secrets::Secrets;
 use serde_json::{Value as Json, json};
 
@@ -230,13 +230,7 @@ impl Reader {
         };
         let opened = tokio::time::timeout(PATIENCE, Connection::open(self.address, &identity)).await;
         let (mut connection, _) = opened.context("no answer")??;
-        let filters = filters.iter().map(|filter| Filter::new(*filter, QoS::AtMostOnce));
-        let subscribe = Subscribe {
-            pkid: 1,
-            filters: filters.collect(),
-            properties: None,
-        };
-        connection.queue(&Packet::Subscribe(subscribe))?;
+        connection.queue(&mqtt::subscribe(filters, QoS::AtMostOnce))?;
         // Whatever is retained comes before the answer to this.
         connection.send(&Packet::PingReq(PingReq)).await?;
         let mut count = 0;
