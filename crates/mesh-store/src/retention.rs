@@ -186,13 +186,19 @@ async fn delete(
             .await
             .during(what)?;
         let cut = oldest.unwrap_or(crate::id::time_ns(last));
-        for delete in [
-            "DELETE FROM client_session WHERE disconnected_at < ?",
-            "DELETE FROM incident WHERE ended_at < ?",
-            "DELETE FROM sample WHERE at < ?",
+        for (table, key, time) in [
+            ("client_session", "id", "disconnected_at"),
+            ("incident", "rowid", "ended_at"),
+            ("sample", "(series, target, at)", "at"),
         ] {
-            sqlx::query(delete)
+            let columns = key.trim_matches(['(', ')']);
+            let delete = format!(
+                "DELETE FROM {table} WHERE {key} IN \
+                 (SELECT {columns} FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT ?)"
+            );
+            sqlx::query(AssertSqlSafe(delete))
                 .bind(cut)
+                .bind(rows)
                 .execute(&mut *connection)
                 .await
                 .during(what)?;

@@ -14,7 +14,7 @@ const VERSIONS: [(&str, &str); 5] = [
     ("sessions", include_str!("../migrations/0002_sessions.sql")),
     ("history", include_str!("../migrations/0003_history.sql")),
     ("terms", include_str!("../migrations/0004_terms.sql")),
-    ("parts", include_str!("../migrations/0005_parts.sql")),
+    ("retention", include_str!("../migrations/0005_retention.sql")),
 ];
 
 /// The changes from nothing to version `last`.

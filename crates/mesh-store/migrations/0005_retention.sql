@@ -11,3 +11,6 @@ ALTER TABLE log_fts RENAME TO words_1;
 -- The terms of a part in their order; stores nothing of its own.
 CREATE VIRTUAL TABLE terms_1 USING fts5vocab('words_1', 'instance');
 INSERT INTO part SELECT 1, -9223372036854775808, 1 << 40 WHERE EXISTS (SELECT 1 FROM log);
+
+-- Old sessions are looked for with every few hundred lines that are deleted.
+CREATE INDEX client_session_ended ON client_session (disconnected_at) WHERE disconnected_at IS NOT NULL;
