@@ -306,9 +306,18 @@ async fn lines_of_part(
     limit: usize,
 ) -> Result<Vec<LogRow>, StoreError> {
     if let Some(by) = &plan.compared {
-        let ask = sql::compared(COLUMNS, plan, by, is_rising, limit as i64, COMPARED);
+        let found = snapshot
+            .read(sql::candidates(plan, by, is_rising, COMPARED))
+            .await?;
+        let value = |name| found[0].try_get::<i64, _>(name).during("search");
+        let (count, first, last) = (value("count")?, value("first")?, value("last")?);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let among = plan.within(&plan.index, first, last + 1);
+        let ask = sql::compared(COLUMNS, &among, by, is_rising, limit as i64);
         let rows = read(&snapshot.read(ask).await?)?;
-        if rows.len() == limit || snapshot.count(sql::candidates(plan, by, COMPARED)).await? < COMPARED {
+        if rows.len() == limit || count < COMPARED {
             return Ok(rows);
         }
     }

@@ -42,37 +42,29 @@ pub(crate) fn append_ids(query: &mut QueryBuilder<Sqlite>, plan: &Plan, limit: i
     order(query, words, false, limit);
 }
 
-/// The same lines as [`lines`] gives, but only among the first `candidates` that hold apart from their client.
+/// The newest, or if `is_rising` the oldest, `limit` lines of [`select_compared`].
 pub(crate) fn compared(
     columns: &str,
     plan: &Plan,
     by: &Compared,
     is_rising: bool,
     limit: i64,
-    candidates: i64,
 ) -> QueryBuilder<Sqlite> {
-    let words = by.words.as_deref();
-    let mut query = QueryBuilder::new(format!("SELECT {columns} FROM ("));
-    push_select(&mut query, &format!("{} AS id", place(words)), words, plan, false);
-    order(&mut query, words, is_rising, candidates);
-    query.push(") c CROSS JOIN log l ON l.id = c.id WHERE 1");
-    push_clients(&mut query, by);
-    push_attributes(&mut query, plan);
-    query.push(if is_rising {
-        " ORDER BY c.id ASC"
-    } else {
-        " ORDER BY c.id DESC"
-    });
-    query.push(" LIMIT ").push_bind(limit);
+    let mut query = select_compared(columns, plan, by);
+    order(&mut query, by.words.as_deref(), is_rising, limit);
     query
 }
 
-/// How many lines hold apart from their client, counted up to `most`.
-pub(crate) fn candidates(plan: &Plan, by: &Compared, most: i64) -> QueryBuilder<Sqlite> {
+/// How many lines hold apart from their client and attributes, counted up to `most` from the end that is wanted, and
+/// the ids of the first and the last of these.
+pub(crate) fn candidates(plan: &Plan, by: &Compared, is_rising: bool, most: i64) -> QueryBuilder<Sqlite> {
     let words = by.words.as_deref();
-    let mut query = QueryBuilder::new("SELECT count(*) FROM (");
+    let mut query = QueryBuilder::new(
+        "SELECT count(*) AS count, coalesce(min(id), 0) AS first, coalesce(max(id), 0) AS last FROM (",
+    );
     push_select(&mut query, &format!("{} AS id", place(words)), words, plan, false);
-    query.push(" LIMIT ").push_bind(most).push(")");
+    order(&mut query, words, is_rising, most);
+    query.push(")");
     query
 }
 
