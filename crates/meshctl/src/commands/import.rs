@@ -69,7 +69,8 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&mesh_toml, [], &[])?;
     own_directives::check(&config)?;
     let has_database = files.iter().any(|file| file.path.ends_with("mosquitto.db"));
-    tell(&import.account, &args.out, &brokers[0], has_database)?;
+    let has_own = files.iter().any(|file| file.path.starts_with("extra"));
+    tell(&import.account, &args.out, &brokers[0], (has_database, has_own))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -265,7 +266,12 @@ fn prepare(out: &Path, main: &Path) -> anyhow::Result<()> {
 }
 
 /// The account, what was taken first.
-fn tell(account: &[Entry], out: &Path, first: &str, has_database: bool) -> anyhow::Result<()> {
+fn tell(
+    account: &[Entry],
+    out: &Path,
+    first: &str,
+    (has_database, has_own): (bool, bool),
+) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     for (verdict, word) in [
         (Verdict::Took, "took"),
@@ -284,6 +290,12 @@ fn tell(account: &[Entry], out: &Path, first: &str, has_database: bool) -> anyho
         "  read what was changed and left, give the brokers their addresses in {out}/mesh.toml, then \
          meshctl check --config {out}/mesh.toml"
     )?;
+    if has_own {
+        writeln!(
+            stdout,
+            "  the folder {out}/extra/BROKER has to be at the same path on that broker's machine"
+        )?;
+    }
     if has_database {
         writeln!(
             stdout,
