@@ -47,7 +47,8 @@ packages() {
 }
 
 quietly apt-get "${options[@]}" update
-mapfile -t wanted < <(packages)
+wanted=()
+while IFS= read -r package; do wanted+=("$package"); done < <(packages)
 [ ${#wanted[@]} -gt 0 ] || fail "$suite has no package mosquitto"
 cd "$apt/packages"
 quietly apt-get "${options[@]}" download "${wanted[@]}"
@@ -58,7 +59,10 @@ done
 # A program of a newer C library needs that library's own loader. `exec` keeps the process the one that was started.
 loader=$(find "$folder/root" -name 'ld-linux*.so.*' -o -name 'ld64.so.*' | head -n 1)
 [ -n "$loader" ] || fail "the packages of $suite have no dynamic loader"
-mapfile -t folders < <(find "$folder/root" -name '*.so.*' -printf '%h\n' | sort -u | grep -E '/lib/[^/]*-linux-[^/]*$')
+folders=()
+while IFS= read -r library; do folders+=("$library"); done < <(
+  find "$folder/root" -name '*.so.*' -printf '%h\n' | sort -u | grep -E '/lib/[^/]*-linux-[^/]*$'
+)
 # Installing a package would make the links from a library's short name to its file.
 quietly env PATH="$PATH:/sbin:/usr/sbin" ldconfig -n "${folders[@]}"
 libraries=$(IFS=: && printf '%s' "${folders[*]}")

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::{Connection, Identity, Packet};
 
+use crate::Login;
 use crate::network::Network;
 
 /// Counters come every second.
@@ -27,7 +28,7 @@ pub async fn gather(network: &Network, folder: &Path) -> anyhow::Result<()> {
         std::fs::write(folder.join(file), text)?;
     }
     for (id, address) in network.brokers() {
-        let heard = tokio::time::timeout(LISTEN * 3, counters(*address)).await;
+        let heard = tokio::time::timeout(LISTEN * 3, counters(*address, network.login())).await;
         let text = match heard {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => format!("{error:#}\n"),
@@ -39,10 +40,10 @@ pub async fn gather(network: &Network, folder: &Path) -> anyhow::Result<()> {
 }
 
 /// What a broker's plugin tells of itself.
-async fn counters(address: SocketAddr) -> anyhow::Result<String> {
+async fn counters(address: SocketAddr, login: &Login) -> anyhow::Result<String> {
     let identity = Identity {
         client_id: format!("chaos-e{:x}", fastrand::u32(..)),
-        login: None,
+        login: login.clone(),
         keep_alive_s: 0,
     };
     let (mut connection, _) = Connection::open(address, &identity).await?;

@@ -16,6 +16,7 @@ use mesh_lab::wait_until;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::Login;
 use crate::book::{Book, Client};
 use publisher::Publisher;
 use subscriber::{Role, Subscriber};
@@ -39,6 +40,8 @@ pub struct FleetOptions {
     pub subscribers: bool,
     /// Messages a second of each publisher.
     pub rate: f64,
+    /// As whom they log in.
+    pub login: Login,
 }
 
 /// What publishers shall do.
@@ -91,6 +94,7 @@ impl Fleet {
                 reader,
                 place: places.next().context("places have no end")?,
                 role: Role::Witness,
+                login: options.login.clone(),
                 book: book.clone(),
             };
             tasks.spawn(subscriber.run());
@@ -105,6 +109,7 @@ impl Fleet {
                 reader,
                 place: places.next().context("places have no end")?,
                 role: Role::Own(stream),
+                login: options.login.clone(),
                 book: book.clone(),
             };
             tasks.spawn(subscriber.run());
@@ -116,6 +121,7 @@ impl Fleet {
                 stream,
                 period: Duration::from_secs_f64(1.0 / options.rate),
                 is_retained: is_retained(stream),
+                login: options.login.clone(),
                 book: book.clone(),
             };
             tasks.spawn(publisher.run(orders.subscribe()));

@@ -10,6 +10,7 @@ mod book;
 mod evidence;
 mod fleet;
 mod ledger;
+mod machines;
 mod network;
 mod percentiles;
 mod plot;
@@ -21,9 +22,13 @@ mod schedule;
 pub use book::{Book, Felt};
 pub use fleet::{Fleet, FleetOptions, topic};
 pub use ledger::{Cause, Ledger, Tally};
+pub use machines::{Machines, Reach};
 pub use network::Network;
 pub use percentiles::Percentiles;
 pub use report::{KindReport, Report};
 pub use retained::check as retained_differs;
 pub use run::{Options, Progress, Watcher, run};
 pub use schedule::{Kind, Schedule, Step, Victim};
+
+/// User name and password of clients; none: they come without a name.
+pub type Login = Option<(String, String)>;

@@ -9,18 +9,31 @@ use mesh_lab::{Fault, Lab, Request};
 use mesh_model::{BrokerId, Snapshot};
 use mesh_runtime::Config;
 
+use crate::Login;
+use crate::machines::{Machines, Reach};
+
 /// How long mesh-health may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A running lab, of this process or of another one.
+/// Who makes the faults.
+#[derive(Debug, Clone)]
+enum Hands {
+    /// The lab in this folder.
+    Lab(PathBuf),
+    /// systemd on machines of their own.
+    Machines(Machines),
+}
+
+/// A running network: a lab of this process or of another one, or one that is deployed.
 #[derive(Debug, Clone)]
 pub struct Network {
-    state: PathBuf,
+    hands: Hands,
     config: Config,
     /// In order of priority.
     brokers: Vec<(BrokerId, SocketAddr)>,
     balancer: SocketAddr,
-    has_namespaces: bool,
+    can_cut: bool,
+    login: Login,
 }
 
 impl Network {
@@ -44,28 +57,62 @@ impl Network {
         Ok(Self::new(state.to_owned(), config))
     }
 
+    /// The network that is deployed as `config` says, with this machine in front of the brokers.
+    pub async fn deployed(config: Config, reach: Reach, login: Login) -> Self {
+        let brokers = config.topology.brokers().iter();
+        let brokers: Vec<_> = brokers
+            .map(|broker| (broker.id.clone(), broker.address))
+            .collect();
+        let mut balancer = config.balancer.listen;
+        if balancer.ip().is_unspecified() {
+            balancer.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        let machines = Machines {
+            brokers: brokers.clone(),
+            reach,
+            login: login.clone(),
+        };
+        Self {
+            can_cut: machines.can_cut().await,
+            hands: Hands::Machines(machines),
+            config,
+            brokers,
+            balancer,
+            login,
+        }
+    }
+
     fn new(state: PathBuf, config: Config) -> Self {
         // The read-back is at the same place inside and outside of namespaces, and all ports of a lab follow from it.
         let base = config.balancer.readback.port() + 1;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let brokers = config.topology.ids().cloned().zip((base + 1..).map(at)).collect();
-        let has_namespaces = config
+        let can_cut = config
             .topology
             .brokers()
             .iter()
             .any(|broker| !broker.address.ip().is_loopback());
         Self {
-            state,
+            hands: Hands::Lab(state),
             config,
             brokers,
             balancer: at(base),
-            has_namespaces,
+            can_cut,
+            login: None,
         }
     }
 
-    /// The lab's folder.
-    pub fn state(&self) -> &Path {
-        &self.state
+    /// The machines of a network that is deployed.
+    pub fn machines(&self) -> Option<&Machines> {
+        match &self.hands {
+            Hands::Machines(machines) => Some(machines),
+            Hands::Lab(_) => None,
+        }
+    }
+
+    /// As whom clients log in.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 
     /// Its configuration.
@@ -84,8 +131,8 @@ impl Network {
     }
 
     /// Whether each broker has a network of its own, so that it can be cut off.
-    pub fn has_namespaces(&self) -> bool {
-        self.has_namespaces
+    pub fn can_cut(&self) -> bool {
+        self.can_cut
     }
 
     /// Puts a fault in place, or ends one.
@@ -94,8 +141,14 @@ impl Network {
     ///
     /// If it cannot be done.
     pub async fn fault(&self, fault: &Fault) -> anyhow::Result<()> {
-        let asked = mesh_lab::ask(&self.state, &Request::Fault(fault.clone())).await;
-        asked.with_context(|| format!("the fault {fault:?}"))
+        let done = match &self.hands {
+            Hands::Lab(state) => {
+                let asked = mesh_lab::ask(state, &Request::Fault(fault.clone())).await;
+                asked.map_err(anyhow::Error::from)
+            }
+            Hands::Machines(machines) => machines.fault(fault).await,
+        };
+        done.with_context(|| format!("the fault {fault:?}"))
     }
 
     /// What mesh-health says.

@@ -10,6 +10,7 @@ use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::PubAck;
 use mesh_runtime::mqtt::{self, Connection, Identity, Packet};
 
+use crate::Login;
 use crate::fleet::{Fleet, PREFIX, RETAINED, topic};
 use crate::network::Network;
 
@@ -27,7 +28,7 @@ pub async fn check(network: &Network, fleet: &Fleet, streams: usize, deadline: D
         .collect();
     let same = wait_until("the same retained messages everywhere", deadline, async || {
         for (id, address) in network.brokers() {
-            let kept = read(*address)
+            let kept = read(*address, network.login())
                 .await
                 .with_context(|| format!("{id} cannot be read"))?;
             for (topic, value) in &expected {
@@ -44,10 +45,10 @@ pub async fn check(network: &Network, fleet: &Fleet, streams: usize, deadline: D
 }
 
 /// What a broker retains below the prefix of fleets.
-async fn read(address: SocketAddr) -> anyhow::Result<BTreeMap<String, String>> {
+async fn read(address: SocketAddr, login: &Login) -> anyhow::Result<BTreeMap<String, String>> {
     let identity = Identity {
         client_id: format!("chaos-r{:x}", fastrand::u32(..)),
-        login: None,
+        login: login.clone(),
         keep_alive_s: 0,
     };
     let (mut connection, _) = Connection::open(address, &identity).await?;

@@ -93,7 +93,7 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     anyhow::ensure!(!options.kinds.is_empty(), "name at least one fault");
     let cuts = options.kinds.iter().find(|kind| kind.needs_namespaces());
-    if let Some(kind) = cuts.filter(|_| !network.has_namespaces()) {
+    if let Some(kind) = cuts.filter(|_| !network.can_cut()) {
         anyhow::bail!("{kind} needs a network for each broker; run it with --netns");
     }
     let witnesses = network.brokers().iter();
@@ -105,6 +105,7 @@ pub async fn run(
         publishers: options.publishers,
         subscribers: true,
         rate: options.rate,
+        login: network.login().clone(),
     };
     let fleet = Fleet::start(&clients, START).await?;
     let clients = fleet.book().pages().clients();

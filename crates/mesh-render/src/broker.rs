@@ -74,11 +74,8 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
             peers,
             link_user => names::LINK_USER,
             secrets => context! { link => secrets.link, health => secrets.health },
-            // A client without a user name is let in by allow_anonymous even if every check defers to the next;
-            // one with a user name only by a check, or by the plugin where there is none.
-            clients_are_authenticated =>
-                password_file.is_some() || dynamic_security_file.is_some() || !m.allow_anonymous,
-            clients_are_restricted => acl_file.is_some() || dynamic_security_file.is_some(),
+            clients_are_authenticated => m.clients_are_authenticated(),
+            clients_are_restricted => m.clients_are_restricted(),
             mosquitto => context! {
                 user => m.user,
                 allow_anonymous => m.allow_anonymous,

@@ -5,12 +5,15 @@ mod report;
 mod scenarios;
 mod story;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Parser;
+use mesh_chaos::{Login, Network, Reach};
 use mesh_lab::Net;
+use mesh_runtime::Config;
 
 use scenarios::{Scenario, Settings};
 
@@ -27,6 +30,26 @@ struct Arguments {
     /// In network namespaces (Linux, root)
     #[arg(long, conflicts_with = "lab")]
     netns: bool,
+    /// In the network that is deployed, from the machine in front of its brokers
+    #[arg(long, conflicts_with_all = ["lab", "netns"])]
+    vm: bool,
+    /// --vm: its mesh.toml
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MESH_CONFIG",
+        default_value = "/etc/mesh/mesh.toml"
+    )]
+    config: PathBuf,
+    /// --vm: reach the brokers' machines by ssh as this user, who is root or may use sudo; else by Multipass
+    #[arg(long, value_name = "USER")]
+    ssh: Option<String>,
+    /// --vm: log in to brokers as this user
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    user: Option<String>,
+    /// --vm: the file with that user's password
+    #[arg(long, value_name = "FILE", env = "MESH_PASSWORD_FILE")]
+    password_file: Option<PathBuf>,
     /// The large counts and long times
     #[arg(long)]
     long: bool,
@@ -50,17 +73,25 @@ async fn main() -> anyhow::Result<ExitCode> {
         } else {
             Net::Loopback
         },
+        deployed: if arguments.vm {
+            Some(deployed(&arguments).await?)
+        } else {
+            None
+        },
         long: arguments.long,
         every: arguments.every,
         lasts: arguments.lasts,
     };
     let mut names = arguments.names;
     if names.is_empty() {
-        names = Scenario::all(settings.net);
+        names = Scenario::all(&settings);
+    }
+    if let Some(name) = names.iter().find(|name| !name.can_run(&settings)) {
+        anyhow::bail!("{name:?} starts networks of its own; it needs --lab or --netns");
     }
     let mut stories = Vec::new();
     for name in names {
-        stories.push(name.run(settings).await);
+        stories.push(name.run(settings.clone()).await);
     }
     report::write(&arguments.report, &stories)?;
     let failed = stories.iter().filter(|story| !story.passed()).count();
@@ -74,4 +105,21 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The network that is deployed, as these flags tell.
+async fn deployed(arguments: &Arguments) -> anyhow::Result<Network> {
+    let config = Config::load(&arguments.config, std::env::vars(), &[])?;
+    let reach = arguments.ssh.clone().map_or(Reach::Multipass, Reach::Ssh);
+    Ok(Network::deployed(config, reach, login(arguments)?).await)
+}
+
+fn login(arguments: &Arguments) -> anyhow::Result<Login> {
+    let Some((user, file)) = arguments.user.clone().zip(arguments.password_file.as_deref()) else {
+        return Ok(None);
+    };
+    let read = |file: &Path| {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    Ok(Some((user, read(file)?.trim_end().to_owned())))
 }

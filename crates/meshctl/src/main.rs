@@ -3,7 +3,10 @@
 mod ask;
 mod commands;
 mod find;
+mod mosquitto_conf;
+mod own_directives;
 mod password_file;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -12,7 +15,7 @@ use mesh_render::RenderError;
 use mesh_runtime::{ConfigError, EXIT_CONFIG};
 
 use commands::{
-    balancer, bench, chaos, check, db, diff, incidents, lab, logs, operate, render, status, user,
+    balancer, bench, chaos, check, db, diff, import, incidents, lab, logs, operate, render, status, user,
 };
 
 /// Operate a network of Mosquitto brokers that act as one.
@@ -55,6 +58,8 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Say whether mesh.toml is right; exit code 64 if not
     Check(check::CheckArgs),
+    /// Take over the configuration of a Mosquitto, with its users and retained messages, and say what became of it
+    Import(import::ImportArgs),
     /// Write the configuration of every broker and of Nginx
     Render(render::RenderArgs),
 }
@@ -77,6 +82,7 @@ async fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).await,
         Command::Chaos(args) => chaos::run(args).await,
         Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Render(args) => render::run(&args),
     };
     match result {

@@ -106,13 +106,94 @@ fn per_listener_settings_in_a_file_of_the_operator_are_refused_with_the_reason()
         let output = check(&mesh_toml(folder.path(), &extra(dir)));
         let said = said(&output);
         assert_eq!(output.status.code(), Some(64), "{} is accepted", file.display());
-        for place in [file.to_str().unwrap(), "line 3: per_listener_settings: "] {
-            assert!(said.contains(place), "the place is named:\n{said}");
-        }
+        let place = format!("{}:3: per_listener_settings: ", file.display());
+        assert!(said.contains(&place), "the place is named:\n{said}");
         assert!(
             said.contains("links have no listener"),
             "the reason is given:\n{said}"
         );
         assert!(output.stdout.is_empty(), "nothing says that it is right");
     }
+}
+
+#[test]
+fn what_a_mesh_cannot_live_with_among_own_directives_is_refused_each_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let own = folder.path().join("broker2.d");
+    std::fs::create_dir(&own).unwrap();
+    let settings = format!("{BROKERS}[mosquitto]\nextra_dir = \"{path}/{{broker}}.d\"\n");
+    let said_of = |lines: &str, more: &str| {
+        std::fs::write(own.join("own.conf"), lines).unwrap();
+        let output = check(&mesh_toml(folder.path(), &format!("{settings}{more}")));
+        let refused = output.status.code() != Some(0);
+        assert_eq!(output.status.code(), Some(if refused { 64 } else { 0 }));
+        refused.then(|| said(&output))
+    };
+    let fine = "log_type debug\nautosave_on_changes true\nmessage_size_limit 1000\nretain_available true\n\
+                listener 1884\nmount_point apart/\nlistener 1883 127.0.0.1\n\
+                connection cloud\naddress 192.0.2.1:1883\ntopic # out\nof_the_future 1\n";
+    assert_eq!(said_of(fine, ""), None);
+    for (lines, place, reason) in [
+        (
+            "listener 1883\n",
+            "1: listener",
+            "port 1883 of 192.168.100.11 is taken, by broker2 of the mesh",
+        ),
+        ("listener 1883 192.168.100.11\n", "1: listener", "is taken"),
+        (
+            "listener 1890\nlistener 1890 127.0.0.1\n",
+            "2: listener",
+            "own.conf:1",
+        ),
+        (
+            "max_connections 5\n",
+            "1: max_connections",
+            "would open port 1883",
+        ),
+        (
+            "plugin acl.so\n",
+            "1: plugin",
+            "not asked about logins without mosquitto.password_file and topics",
+        ),
+        (
+            "max_inflight_messages 0\n",
+            "1: max_inflight_messages",
+            "is set by mosquitto.max_inflight_messages",
+        ),
+        (
+            "\nallow_anonymous false\n",
+            "2: allow_anonymous",
+            "is set by mosquitto.allow_anonymous",
+        ),
+        (
+            "persistence_location /tmp\n",
+            "1: persistence_location",
+            "mosquitto.data_dir",
+        ),
+        (
+            "max_packet_size 500\n",
+            "1: max_packet_size",
+            "message_size_limit",
+        ),
+        ("connection mesh-broker1\n", "1: connection", "name of a link"),
+        (
+            "connection c\nlocal_username mesh-link\n",
+            "2: local_username",
+            "the links' own",
+        ),
+        (
+            "connection c\nlocal_clientid mesh.x\n",
+            "2: local_clientid",
+            "the mesh's own",
+        ),
+        ("topic # out\n", "1: topic", "before any `connection`"),
+    ] {
+        let said = said_of(lines, "").unwrap_or_else(|| panic!("{lines} is accepted"));
+        for part in [&format!("own.conf:{place}"), reason] {
+            assert!(said.contains(part), "{part} is not in\n{said}");
+        }
+    }
+    let hands_on = "password_file = \"/u\"\nacl_file = \"/a\"\n";
+    assert_eq!(said_of("plugin acl.so\nplugin_opt_abc x\n", hands_on), None);
 }

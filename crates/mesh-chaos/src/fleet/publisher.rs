@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::session::{PING, Pauses, SILENCE, dial, silent};
 use super::{Order, payload, topic};
+use crate::Login;
 use crate::book::{Book, Client};
 
 /// Packet ids follow from numbers; far fewer messages wait at a time.
@@ -23,6 +24,7 @@ pub(super) struct Publisher {
     pub(super) stream: usize,
     pub(super) period: Duration,
     pub(super) is_retained: bool,
+    pub(super) login: Login,
     pub(super) book: Book,
 }
 
@@ -42,7 +44,7 @@ impl Publisher {
         loop {
             // A publisher has nothing that a broker could keep for it.
             let name = format!("chaos-p{}", self.stream);
-            if let Ok((connection, _)) = dial(self.address, name, false).await {
+            if let Ok((connection, _)) = dial(self.address, name, false, &self.login).await {
                 pauses.served();
                 let now = self.book.now();
                 self.book.pages().served_again(me, now);

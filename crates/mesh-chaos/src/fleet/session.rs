@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_runtime::mqtt::mqttbytes::v5::{Connect, ConnectProperties};
-use mesh_runtime::mqtt::{Connection, MqttError, Packet};
+use mesh_runtime::mqtt::{Connection, MqttError, Packet, mqttbytes};
 use tokio::net::TcpStream;
+
+use crate::Login;
 
 /// For a connection and its CONNACK together: a hung broker accepts and says nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
@@ -31,6 +33,7 @@ pub(super) async fn dial(
     address: SocketAddr,
     client_id: String,
     keeps: bool,
+    login: &Login,
 ) -> Result<(Connection, bool), MqttError> {
     let properties = ConnectProperties {
         session_expiry_interval: keeps.then_some(EXPIRY_S),
@@ -44,7 +47,10 @@ pub(super) async fn dial(
     };
     let open = async {
         let stream = TcpStream::connect(address).await?;
-        Connection::start_as(stream, Packet::Connect(connect, None, None)).await
+        let login = login
+            .as_ref()
+            .map(|(name, password)| mqttbytes::v5::Login::new(name, password));
+        Connection::start_as(stream, Packet::Connect(connect, None, login)).await
     };
     match tokio::time::timeout(PATIENCE, open).await {
         Ok(opened) => opened.map(|(connection, ack)| (connection, ack.session_present)),

@@ -9,6 +9,7 @@ use tokio::time::{Instant, interval_at};
 
 use super::session::{PING, Pauses, SILENCE, dial, silent};
 use super::{PREFIX, parse, topic};
+use crate::Login;
 use crate::book::Book;
 use crate::ledger::Arrival;
 
@@ -29,6 +30,7 @@ pub(super) struct Subscriber {
     /// Its place among all subscribers.
     pub(super) place: usize,
     pub(super) role: Role,
+    pub(super) login: Login,
     pub(super) book: Book,
 }
 
@@ -43,7 +45,7 @@ impl Subscriber {
         // Brokers that had died when the last connection ended.
         let mut deaths = None;
         loop {
-            if let Ok((connection, is_known)) = dial(self.address, name.clone(), keeps).await {
+            if let Ok((connection, is_known)) = dial(self.address, name.clone(), keeps, &self.login).await {
                 pauses.served();
                 {
                     let mut pages = self.book.pages();

@@ -34,7 +34,7 @@ struct Library {
 }
 
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
-    let lab = network(story, settings).await?;
+    let lab = network(story, &settings).await?;
     let folder = tempfile::tempdir()?;
     let last = lab.config().topology.ids().last().context("a broker")?;
     let mut command = mosquitto("mosquitto_sub", lab.broker(last), "mqttv5")?;

@@ -47,7 +47,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     let stock = stock.await?;
     let alone = stock.config().topology.ids().next().map(|id| stock.broker(id));
     let alone = alone.ok_or_else(|| anyhow::anyhow!("no broker"))?;
-    let mesh = network(story, settings).await?;
+    let mesh = network(story, &settings).await?;
     story.say(format_args!(
         "{:<34} | {:<44} | through Nginx into the mesh",
         "check", "stock broker"

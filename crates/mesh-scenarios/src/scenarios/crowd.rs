@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(32);
 
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
-    let lab = network(story, settings).await?;
+    let lab = network(story, &settings).await?;
     let primary = lab.config().topology.ids().next().context("a broker")?.clone();
     let files = open_files();
     story.figure("files that this program may open", files as f64, "files");

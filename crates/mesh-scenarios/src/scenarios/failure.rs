@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mesh_chaos::{Kind, Network, Options, Progress, Watcher};
-use mesh_lab::Net;
+use mesh_chaos::{Kind, Options, Progress, Watcher};
 
-use super::{Settings, network};
+use super::Settings;
+use super::ground::Ground;
 use crate::story::Story;
 
 /// It begins with a broker that is not the primary, and has every kind of fault early.
@@ -21,9 +21,9 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         true => (Duration::from_secs(60), Duration::from_secs(600)),
         false => (Duration::from_secs(5), Duration::from_secs(30)),
     };
-    let lab = network(story, settings).await?;
+    let ground = Ground::enter(story, &settings).await?;
     let mut kinds = vec![Kind::Kill, Kind::Hang];
-    if settings.net == Net::Namespaces {
+    if ground.network().can_cut() {
         kinds.push(Kind::Cut);
     }
     let folder = tempfile::tempdir()?;
@@ -37,7 +37,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         folder: folder.path().join("report"),
     };
     let report = mesh_chaos::run(
-        &Network::of(&lab),
+        ground.network(),
         &options,
         &mut Teller(story),
         std::future::pending(),
@@ -91,10 +91,10 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     if report.broken.is_some() {
         keep(story, folder);
         // Its logs are named when it is dropped so.
-        drop(lab);
+        drop(ground);
         return Ok(());
     }
-    Ok(lab.stop().await?)
+    ground.leave().await
 }
 
 /// A broken promise is to be understood.

@@ -4,6 +4,7 @@ mod client_failover;
 mod conformance;
 mod crowd;
 mod failure;
+mod ground;
 mod network_recovery;
 mod replication;
 mod retained;
@@ -12,15 +13,18 @@ mod session_state;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use mesh_chaos::Network;
 use mesh_lab::{Lab, LabOptions, Net};
 
 use crate::story::Story;
 
 /// How the scenarios run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the network lives.
+    /// Where a network of their own lives.
     pub net: Net,
+    /// The network that is deployed, if they take place in that.
+    pub deployed: Option<Network>,
     /// The large counts.
     pub long: bool,
     /// Of `failure`: between two faults.
@@ -52,9 +56,18 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that can run there.
-    pub fn all(net: Net) -> Vec<Self> {
-        let can = |name: &Self| net == Net::Namespaces || *name != Self::NetworkRecovery;
-        Self::value_variants().iter().copied().filter(can).collect()
+    pub fn all(settings: &Settings) -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|name| name.can_run(settings)).collect()
+    }
+
+    /// Whether it can run there. Some start networks that are made for them.
+    pub fn can_run(self, settings: &Settings) -> bool {
+        match self {
+            Self::Replication | Self::Retained | Self::Failure => true,
+            Self::NetworkRecovery => settings.deployed.is_none() && settings.net == Net::Namespaces,
+            _ => settings.deployed.is_none(),
+        }
     }
 
     /// Runs it and returns its story.
@@ -82,7 +95,7 @@ impl Scenario {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Five brokers with everything.
-async fn network(story: &mut Story, settings: Settings) -> anyhow::Result<Lab> {
+async fn network(story: &mut Story, settings: &Settings) -> anyhow::Result<Lab> {
     story.say("starting five brokers, Nginx and mesh-health");
     let options = LabOptions {
         net: settings.net,

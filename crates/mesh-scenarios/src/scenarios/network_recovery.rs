@@ -40,7 +40,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         true => (Duration::from_secs(5), Duration::from_secs(120)),
         false => (Duration::from_secs(3), Duration::from_secs(9)),
     };
-    let lab = network(story, settings).await?;
+    let lab = network(story, &settings).await?;
     let network = Network::of(&lab);
     let ids: Vec<BrokerId> = lab.config().topology.ids().cloned().collect();
     let options = FleetOptions {
@@ -53,6 +53,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         publishers: PUBLISHERS,
         subscribers: true,
         rate: RATE,
+        login: None,
     };
     let fleet = Fleet::start(&options, PATIENCE).await?;
     story.say(format_args!(

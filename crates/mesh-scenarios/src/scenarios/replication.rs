@@ -7,11 +7,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use mesh_lab::{Lab, wait_until};
+use mesh_lab::wait_until;
 use tokio::process::Command;
 
-use super::{PATIENCE, Settings, network};
-use crate::client::{Client, Line, mosquitto};
+use super::ground::Ground;
+use super::{PATIENCE, Settings};
+use crate::client::{Client, Line};
 use crate::story::Story;
 
 /// Protocol versions, and the QoS with which a subscriber of that version subscribes.
@@ -25,10 +26,10 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
     let all = if settings.long { 60_000 } else { 10_000 };
-    let lab = network(story, settings).await?;
+    let ground = Ground::enter(story, &settings).await?;
     let folder = tempfile::tempdir()?;
-    let subscribers = subscribe(&lab, folder.path()).await?;
-    let brokers = lab.config().topology.brokers().len();
+    let subscribers = subscribe(&ground, folder.path()).await?;
+    let brokers = ground.ids().count();
     let each = all / brokers;
     story.say(format_args!(
         "{} subscribers, two on each broker",
@@ -39,7 +40,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
             "publishing {each} messages on each broker with QoS {qos}"
         ));
         let before: Vec<usize> = subscribers.iter().map(Client::count).collect();
-        publish(&lab, folder.path(), qos, each).await?;
+        publish(&ground, folder.path(), qos, each).await?;
         // What is missing at the deadline is told below, in more words than a deadline has.
         arrive(&subscribers, &before, brokers * each).await.ok();
         quiet(&subscribers).await;
@@ -70,19 +71,19 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         story.check(about("none unknown"), foreign == 0, format_args!("{foreign} are"));
     }
     drop(subscribers);
-    Ok(lab.stop().await?)
+    ground.leave().await
 }
 
 /// Two subscribers on each broker, one of each version, that have subscribed.
-async fn subscribe(lab: &Lab, folder: &Path) -> anyhow::Result<Vec<Client>> {
+async fn subscribe(ground: &Ground, folder: &Path) -> anyhow::Result<Vec<Client>> {
     let mut subscribers = Vec::new();
-    for id in lab.config().topology.ids() {
+    for id in ground.ids() {
         for (version, qos) in VERSIONS {
-            let mut command = mosquitto("mosquitto_sub", lab.broker(id), version)?;
+            let mut command = ground.mosquitto("mosquitto_sub", ground.broker(id)?, version)?;
             command.args(["-q", qos, "-t", "scenario/#", "-F", "%t %p"]);
             let subscriber = Client::start(command, folder, &format!("{id}-{version}"))?;
             let subscribed = wait_until("a subscription", PATIENCE, async || {
-                let mut begin = mosquitto("mosquitto_pub", lab.broker(id), version)?;
+                let mut begin = ground.mosquitto("mosquitto_pub", ground.broker(id)?, version)?;
                 begin.args(["-t", "scenario/begin", "-m", "x"]).status().await?;
                 anyhow::ensure!(subscriber.count() > 0, "nothing came yet");
                 anyhow::Ok(())
@@ -96,15 +97,15 @@ async fn subscribe(lab: &Lab, folder: &Path) -> anyhow::Result<Vec<Client>> {
 }
 
 /// Publishes the numbers from 1 on every broker at once, on a topic for each.
-async fn publish(lab: &Lab, folder: &Path, qos: usize, count: usize) -> anyhow::Result<()> {
+async fn publish(ground: &Ground, folder: &Path, qos: usize, count: usize) -> anyhow::Result<()> {
     let path = folder.join("numbers");
     let mut file = std::fs::File::create(&path)?;
     let numbers: String = (1..=count).map(|number| format!("{number}\n")).collect();
     file.write_all(numbers.as_bytes())?;
     let mut publishers = Vec::new();
-    for (place, id) in lab.config().topology.ids().enumerate() {
+    for (place, id) in ground.ids().enumerate() {
         let (version, _) = VERSIONS[place % VERSIONS.len()];
-        let mut command: Command = mosquitto("mosquitto_pub", lab.broker(id), version)?;
+        let mut command: Command = ground.mosquitto("mosquitto_pub", ground.broker(id)?, version)?;
         command.args([
             "-l",
             "-q",

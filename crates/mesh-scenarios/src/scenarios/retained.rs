@@ -9,16 +9,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use mesh_chaos::Network;
-use mesh_lab::{Lab, wait_until};
+use mesh_lab::{Fault, wait_until};
 use mesh_model::BrokerId;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::Publish;
-use mesh_runtime::mqtt::{Connection, Identity, Packet};
+use mesh_runtime::mqtt::{Connection, Packet};
 use tokio::task::JoinSet;
 
-use super::{PATIENCE, Settings, network};
-use crate::client::{Client, mosquitto};
+use super::ground::Ground;
+use super::{PATIENCE, Settings};
+use crate::client::Client;
 use crate::story::Story;
 
 /// All topics are below this.
@@ -41,18 +41,24 @@ type Change = (SocketAddr, String, Option<String>);
 
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
     let each = if settings.long { 200 } else { 10 };
-    let lab = network(story, settings).await?;
+    let ground = Ground::enter(story, &settings).await?;
     let folder = tempfile::tempdir()?;
-    let ids: Vec<BrokerId> = lab.config().topology.ids().cloned().collect();
-    let at = |place: usize| lab.broker(&ids[place % ids.len()]);
+    let ids: Vec<BrokerId> = ground.ids().cloned().collect();
+    let addresses: Vec<SocketAddr> = ground
+        .network()
+        .brokers()
+        .iter()
+        .map(|(_, address)| *address)
+        .collect();
+    let at = |place: usize| addresses[place % addresses.len()];
     let topic = |place: usize, number: usize| format!("{PREFIX}/{place}/{number}");
     let places = || (0..ids.len()).flat_map(|place| (0..each).map(move |number| (place, number)));
     let mut values = Values::new();
 
     let all =
         places().map(|(place, number)| (at(place), topic(place, number), Some(format!("first {number}"))));
-    set(&mut values, all.collect()).await?;
-    same(story, &lab, &values, "what is set on each broker is on all").await;
+    set(&ground, &mut values, all.collect()).await?;
+    same(story, &ground, &values, "what is set on each broker is on all").await;
 
     let all = places().map(|(place, number)| {
         (
@@ -61,10 +67,10 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
             Some(format!("second {number}")),
         )
     });
-    set(&mut values, all.collect()).await?;
+    set(&ground, &mut values, all.collect()).await?;
     same(
         story,
-        &lab,
+        &ground,
         &values,
         "what is changed on another broker is changed on all",
     )
@@ -72,6 +78,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
 
     let odd = || places().filter(|(_, number)| number % 2 == 1);
     set(
+        &ground,
         &mut values,
         odd()
             .map(|(place, number)| (at(place + 2), topic(place, number), None))
@@ -80,22 +87,22 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     .await?;
     same(
         story,
-        &lab,
+        &ground,
         &values,
         "what is cleared on a third broker is cleared on all",
     )
     .await;
 
-    away(story, &lab, &ids, &mut values, each, folder.path()).await?;
-    empty(story, &lab, &ids, &values).await?;
-    moved(story, &lab, &mut values).await?;
-    Ok(lab.stop().await?)
+    away(story, &ground, &ids, &mut values, each, folder.path()).await?;
+    empty(story, &ground, &ids, &values).await?;
+    moved(story, &ground, &mut values).await?;
+    ground.leave().await
 }
 
 /// The last broker dies with a database of which much is changed and cleared meanwhile, and comes back with it.
 async fn away(
     story: &mut Story,
-    lab: &Lab,
+    ground: &Ground,
     ids: &[BrokerId],
     values: &mut Values,
     each: usize,
@@ -105,11 +112,11 @@ async fn away(
     story.say(format_args!(
         "{last} saves its state and is killed; meanwhile much changes"
     ));
-    lab.save(last.as_str())?;
-    lab.kill(last.as_str()).await?;
+    ground.save(last).await?;
+    kill(ground, last).await?;
     let mut changes: Vec<Change> = Vec::new();
     for (place, id) in ids[..ids.len() - 1].iter().enumerate() {
-        let at = lab.broker(id);
+        let at = ground.broker(id)?;
         changes.push((
             at,
             format!("{PREFIX}/{place}/0"),
@@ -121,11 +128,11 @@ async fn away(
             .map(|number| (at, format!("{PREFIX}/{place}/{number}"), None));
         changes.extend(cleared);
     }
-    set(values, changes).await?;
+    set(ground, values, changes).await?;
 
     let mut witnesses = Vec::new();
     for version in VERSIONS {
-        let mut command = mosquitto("mosquitto_sub", lab.broker(&ids[0]), version)?;
+        let mut command = ground.mosquitto("mosquitto_sub", ground.broker(&ids[0])?, version)?;
         // What is published now, not what was kept before.
         command.args(["-q", "1", "-R", "-t", &format!("{PREFIX}/#"), "-F", "%t %p"]);
         witnesses.push(Client::start(command, folder, &format!("witness-{version}"))?);
@@ -133,7 +140,7 @@ async fn away(
     // They are subscribed when they see something.
     let probe = format!("{PREFIX}/probe");
     let seen = wait_until("two subscriptions", PATIENCE, async || {
-        let mut publish = mosquitto("mosquitto_pub", lab.broker(&ids[0]), VERSIONS[1])?;
+        let mut publish = ground.mosquitto("mosquitto_pub", ground.broker(&ids[0])?, VERSIONS[1])?;
         publish.args(["-t", &probe, "-m", "x"]).status().await?;
         anyhow::ensure!(
             witnesses.iter().all(|witness| witness.count() > 0),
@@ -143,10 +150,10 @@ async fn away(
     });
     seen.await?;
 
-    lab.restart(last.as_str()).await?;
+    restart(ground, last).await?;
     same(
         story,
-        lab,
+        ground,
         values,
         "a broker that returns with an old database has what all have",
     )
@@ -166,21 +173,15 @@ async fn away(
 }
 
 /// A broker comes back with nothing at all.
-async fn empty(story: &mut Story, lab: &Lab, ids: &[BrokerId], values: &Values) -> anyhow::Result<()> {
+async fn empty(story: &mut Story, ground: &Ground, ids: &[BrokerId], values: &Values) -> anyhow::Result<()> {
     let one = &ids[ids.len() / 2];
     story.say(format_args!("{one} dies, and its files are lost"));
-    lab.kill(one.as_str()).await?;
-    for entry in std::fs::read_dir(lab.log_dir(one.as_str()))? {
-        let path = entry?.path();
-        // Its configuration is rendered, not its own.
-        if path.is_file() && path.extension().is_none_or(|end| end != "conf" && end != "log") {
-            std::fs::remove_file(&path)?;
-        }
-    }
-    lab.restart(one.as_str()).await?;
+    kill(ground, one).await?;
+    ground.lose_files(one).await?;
+    restart(ground, one).await?;
     same(
         story,
-        lab,
+        ground,
         values,
         "a broker that returns with nothing has what all have",
     )
@@ -190,26 +191,23 @@ async fn empty(story: &mut Story, lab: &Lab, ids: &[BrokerId], values: &Values) 
 
 /// The primary hangs with a message of a client that moves on and sets the same topic anew. When it goes on, it must
 /// not take the old message for the newest.
-async fn moved(story: &mut Story, lab: &Lab, values: &mut Values) -> anyhow::Result<()> {
-    let network = Network::of(lab);
+async fn moved(story: &mut Story, ground: &Ground, values: &mut Values) -> anyhow::Result<()> {
+    let network = ground.network();
     let primary = network.status().await?.primary;
     story.say(format_args!(
         "the primary, {primary}, hangs with a message that its client replaces elsewhere"
     ));
     let topic = format!("{PREFIX}/moved");
-    let identity = Identity {
-        client_id: "scenario-moves".to_owned(),
-        login: None,
-        keep_alive_s: 0,
-    };
+    let identity = ground.identity("scenario-moves");
     let message = |value: &str| {
         let mut publish = Publish::new(topic.as_str(), QoS::AtLeastOnce, value.to_owned(), None);
         publish.pkid = 1;
         publish.retain = true;
         Packet::Publish(publish)
     };
-    let (mut connection, _) = Connection::open(lab.balancer(), &identity).await?;
-    lab.hang(primary.as_str()).await?;
+    let (mut connection, _) = Connection::open(network.balancer(), &identity).await?;
+    let process = primary.to_string();
+    network.fault(&Fault::Hang { process }).await?;
     connection.send(&message("old")).await?;
     let moved = wait_until("another primary", PATIENCE, async || {
         let now = network.status().await?.primary;
@@ -219,15 +217,16 @@ async fn moved(story: &mut Story, lab: &Lab, values: &mut Values) -> anyhow::Res
     moved.await?;
     drop(connection);
     let acknowledged = wait_until("an acknowledgement elsewhere", PATIENCE, async || {
-        let (mut connection, _) = Connection::open(lab.balancer(), &identity).await?;
+        let (mut connection, _) = Connection::open(network.balancer(), &identity).await?;
         connection.send(&message("new")).await?;
         while !matches!(connection.receive().await?, Packet::PubAck(_)) {}
         anyhow::Ok(())
     });
     acknowledged.await?;
-    lab.resume(primary.as_str()).await?;
+    let process = primary.to_string();
+    network.fault(&Fault::Resume { process }).await?;
     let answers = wait_until("it answers", PATIENCE, async || {
-        let (mut connection, _) = Connection::open(lab.broker(&primary), &identity).await?;
+        let (mut connection, _) = Connection::open(ground.broker(&primary)?, &identity).await?;
         connection
             .subscribe(&["$SYS/broker/uptime"], QoS::AtMostOnce)
             .await?;
@@ -236,7 +235,7 @@ async fn moved(story: &mut Story, lab: &Lab, values: &mut Values) -> anyhow::Res
     answers.await?;
     // It must have had the time to do it wrong.
     tokio::time::sleep(REGRET).await;
-    let kept = read(lab.broker(&primary)).await?.remove(&topic);
+    let kept = read(ground, ground.broker(&primary)?).await?.remove(&topic);
     story.limit(
         "what a client has set elsewhere is not replaced by what it had sent to a broker that hung",
         kept.as_deref() == Some("new"),
@@ -244,19 +243,29 @@ async fn moved(story: &mut Story, lab: &Lab, values: &mut Values) -> anyhow::Res
     );
     // Whatever won, it must have won everywhere.
     values.extend(kept.map(|kept| (topic, kept)));
-    same(story, lab, values, "all brokers agree after that").await;
+    same(story, ground, values, "all brokers agree after that").await;
     Ok(())
 }
 
+async fn kill(ground: &Ground, broker: &BrokerId) -> anyhow::Result<()> {
+    let process = broker.to_string();
+    ground.network().fault(&Fault::Kill { process }).await
+}
+
+async fn restart(ground: &Ground, broker: &BrokerId) -> anyhow::Result<()> {
+    let process = broker.to_string();
+    ground.network().fault(&Fault::Restart { process }).await
+}
+
 /// Makes the changes, with one program each, in both versions.
-async fn set(values: &mut Values, changes: Vec<Change>) -> anyhow::Result<()> {
+async fn set(ground: &Ground, values: &mut Values, changes: Vec<Change>) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
     for (place, (address, topic, value)) in changes.into_iter().enumerate() {
         match &value {
             Some(value) => values.insert(topic.clone(), value.clone()),
             None => values.remove(&topic),
         };
-        let mut command = mosquitto("mosquitto_pub", address, VERSIONS[place % VERSIONS.len()])?;
+        let mut command = ground.mosquitto("mosquitto_pub", address, VERSIONS[place % VERSIONS.len()])?;
         command.args(["-q", "1", "-r", "-t", &topic]).kill_on_drop(true);
         match value {
             Some(value) => command.args(["-m", &value]),
@@ -282,11 +291,11 @@ fn ended(end: Ended) -> anyhow::Result<()> {
 }
 
 /// Checks that every broker retains exactly `values`.
-async fn same(story: &mut Story, lab: &Lab, values: &Values, what: &str) {
+async fn same(story: &mut Story, ground: &Ground, values: &Values, what: &str) {
     let mut found = Ok(());
-    for id in lab.config().topology.ids() {
+    for id in ground.ids() {
         let wait = wait_until("the same retained messages", PATIENCE, async || {
-            let kept = read(lab.broker(id)).await?;
+            let kept = read(ground, ground.broker(id)?).await?;
             let wrong = values
                 .iter()
                 .find(|(topic, value)| kept.get(*topic) != Some(value));
@@ -308,8 +317,8 @@ async fn same(story: &mut Story, lab: &Lab, values: &Values, what: &str) {
 }
 
 /// What a broker retains, as `mosquitto_sub` shows it.
-async fn read(address: SocketAddr) -> anyhow::Result<Values> {
-    let mut command = mosquitto("mosquitto_sub", address, VERSIONS[1])?;
+async fn read(ground: &Ground, address: SocketAddr) -> anyhow::Result<Values> {
+    let mut command = ground.mosquitto("mosquitto_sub", address, VERSIONS[1])?;
     // It ends after a second: whatever is kept is there long before.
     command.args([
         "-q",

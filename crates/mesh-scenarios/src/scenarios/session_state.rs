@@ -266,7 +266,7 @@ async fn ping(connection: &mut Connection) -> anyhow::Result<Duration> {
 
 /// A session that is away while its broker dies for good.
 async fn failover(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
-    let lab = network(story, settings).await?;
+    let lab = network(story, &settings).await?;
     let primary = lab.config().topology.ids().next().context("a broker")?.clone();
     story.say("a client with a session is away while messages come, and its broker is killed");
     let at = lab.balancer();

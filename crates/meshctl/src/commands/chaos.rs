@@ -102,7 +102,7 @@ async fn in_own_lab(args: &ChaosArgs) -> anyhow::Result<Report> {
 async fn bring(args: &ChaosArgs, network: &Network) -> anyhow::Result<Report> {
     let mut kinds = args.faults.clone();
     if kinds.is_empty() {
-        let possible = |kind: &Kind| network.has_namespaces() || !kind.needs_namespaces();
+        let possible = |kind: &Kind| network.can_cut() || !kind.needs_namespaces();
         kinds = Kind::ALL.into_iter().filter(possible).collect();
     }
     let options = Options {

@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod check;
 pub mod db;
 pub mod diff;
+pub mod import;
 pub mod incidents;
 pub mod lab;
 pub mod logs;

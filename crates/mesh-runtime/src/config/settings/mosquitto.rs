@@ -45,6 +45,19 @@ pub struct Mosquitto {
     pub tombstone_ttl: Duration,
 }
 
+impl Mosquitto {
+    /// Whether somebody decides who may connect. A client without a user name is let in by `allow_anonymous` even if
+    /// every check defers to the next; one with a user name only by a check, or by the mesh-plugin where there is none.
+    pub fn clients_are_authenticated(&self) -> bool {
+        self.password_file.is_some() || self.dynamic_security_file.is_some() || !self.allow_anonymous
+    }
+
+    /// Whether somebody decides who may publish and subscribe to what.
+    pub fn clients_are_restricted(&self) -> bool {
+        self.acl_file.is_some() || self.dynamic_security_file.is_some()
+    }
+}
+
 pub(super) fn read(reader: &mut Reader) -> Mosquitto {
     let mut s = reader.section("mosquitto");
     Mosquitto {
