@@ -105,7 +105,10 @@ fn links_may_do_without_the_tls_that_brokers_offer() {
     ] {
         let text = rendered(more);
         assert!(text.contains(address), "{text}");
-        assert!(text.contains("listener 8883 10.0.0.1\ncafile /tls/ca.crt\n"), "{text}");
+        assert!(
+            text.contains("listener 8883 10.0.0.1\ncafile /tls/ca.crt\n"),
+            "{text}"
+        );
     }
 }
 
