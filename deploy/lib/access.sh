@@ -57,9 +57,12 @@ balancer_names() {
   } | sort -u | paste -s -d , -
 }
 
-# host_addresses: this machine's own, the way to the rest of the world first.
+# host_addresses: this machine's own, first the one that the rest of the world sees, if there is a way there.
 host_addresses() {
-  ip -4 -brief address show scope global | grep -o '[0-9.]*/' | tr -d /
+  {
+    ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p' || true
+    ip -4 -brief address show scope global | grep -o '[0-9.]*/' | tr -d /
+  } | awk '!seen[$0]++'
 }
 
 # need_first_user NAME…: if there was never a user, there is one now, whose password is told this once.
@@ -77,7 +80,7 @@ need_first_user() {
 # show_first_user PASSWORD
 show_first_user() {
   local host port ca=''
-  host=$(host_addresses | head -n 1)
+  host=$(host_addresses | sed -n 1p)
   port=$(as_root sed -n 's/^ *listen .*:\([0-9]*\) ssl .*/\1/p' "$rendered/nginx/nginx.conf" | head -n 1)
   if [ -n "$port" ]; then
     ca=" --cafile $own_tls/ca.crt"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Notes every command line that can be seen in /proc until it is told to end (SIGTERM), then writes them to standard output.
+"""Notes every command line that can be seen in /proc until it is told to end (SIGTERM), then prints them.
 
-Each process is looked at until its command line has been the same for a while, since it begins with that of who made it.
-Those that live for less than a few milliseconds may be missed.
+Each process is looked at a few times, since it begins with the command line of who made it. Those that live for less
+than a few milliseconds may be missed.
 """
 
 import os

@@ -3,9 +3,9 @@
 
     doors.py --balancer HOST --ca FILE --user NAME BROKER=HOST…
 
-The passwords are in DOORS_PASSWORD (of NAME) and DOORS_HEALTH (of mesh-health). Prints a line for each attempt, `ok: …` or
-`not so: …`, and ends with 1 if any was not as it should be. What must be refused is tried beside what must go well, so that
-nothing passes because nothing works at all.
+The passwords are in DOORS_PASSWORD (of NAME) and DOORS_HEALTH (of mesh-health). Prints a line for each attempt,
+`ok: …` or `not so: …`, and ends with 1 if any was not as it should be. What must be refused is tried beside what must
+go well, so that nothing passes because nothing works at all.
 """
 
 import argparse
@@ -92,13 +92,6 @@ class Client:
         except queue.Empty:
             return None
 
-    def heard(self) -> list[str]:
-        """The topics of all that came so far."""
-        topics = []
-        while not self.messages.empty():
-            topics.append(self.messages.get().topic)
-        return topics
-
     def close(self) -> None:
         self.mqtt.disconnect()
         self.mqtt.loop_stop()
@@ -106,7 +99,7 @@ class Client:
 
 def stamp_of(message: mqtt.MQTTMessage) -> str:
     """The stamp that counts: the last one."""
-    properties = getattr(message.properties, "UserProperty", [])
+    properties: list[tuple[str, str]] = getattr(message.properties, "UserProperty", [])
     return [value for name, value in properties if name == "mesh"][-1]
 
 
@@ -133,35 +126,34 @@ class Doors:
 
     def ordinary(self, address: tuple[str, int]) -> Client:
         client = Client(address, None, self.user, self.password)
-        assert client.answer == "Success", client.answer
+        assert client.answer == "Success", client.answer  # noqa: S101
         return client
 
     def mesh(self, address: tuple[str, int]) -> Client:
         client = Client(address, None, "mesh-health", self.health, f"mesh.doors.{uuid.uuid4().hex[:8]}")
-        assert client.answer == "Success", client.answer
+        assert client.answer == "Success", client.answer  # noqa: S101
         return client
 
-    def logins(self) -> None:
-        ways = (("at the balancer, over TLS", self.balancer, self.ca), ("at a broker", self.first, None))
-        for where, address, ca in ways:
+    def logins(self, where: str, address: tuple[str, int], ca: str | None) -> None:
+        def refused(text: str, *login: str | None) -> None:
+            answer = self.answer(address, ca, *login)
+            self.check(f"{where}, {text} is refused", answer == "Not authorized", answer)
 
-            def refused(text: str, *login: str | None) -> None:
-                answer = self.answer(address, ca, *login)
-                self.check(f"{where}, {text} is refused", answer == "Not authorized", answer)
+        answer = self.answer(address, ca, self.user, self.password)
+        self.check(f"{where}, a user with the password is let in", answer == "Success", answer)
+        refused("somebody without a name")
+        refused("a wrong password", self.user, self.password[:-1] + "_")
+        refused("an empty password", self.user, "")
+        refused("a name that nobody has", "nobody", self.password)
+        link = "mesh.link.broker1.broker2"
+        refused("a user with the client id of a link", self.user, self.password, link)
+        refused("the client id of a link and no name", None, None, link)
+        refused("the name of a link without its password", "mesh-link", None, link)
+        refused("the name of a link with a user's password", "mesh-link", self.password, link)
+        refused("the name of a link with mesh-health's password", "mesh-link", self.health, link)
+        refused("the name of mesh-health with a user's password", "mesh-health", self.password, "mesh.x")
 
-            answer = self.answer(address, ca, self.user, self.password)
-            self.check(f"{where}, a user with the password is let in", answer == "Success", answer)
-            refused("somebody without a name")
-            refused("a wrong password", self.user, self.password[:-1] + "_")
-            refused("an empty password", self.user, "")
-            refused("a name that nobody has", "nobody", self.password)
-            link = "mesh.link.broker1.broker2"
-            refused("a user with the client id of a link", self.user, self.password, link)
-            refused("the client id of a link and no name", None, None, link)
-            refused("the name of a link without its password", "mesh-link", None, link)
-            refused("the name of a link with a user's password", "mesh-link", self.password, link)
-            refused("the name of a link with mesh-health's password", "mesh-link", self.health, link)
-            refused("the name of mesh-health with a user's password", "mesh-health", self.password, "mesh.x")
+    def plain(self) -> None:
         answer = self.answer(self.balancer, None, self.user, self.password)
         self.check("at the balancer, a client without TLS gets no answer where TLS is", answer != "Success", answer)
 
@@ -169,11 +161,17 @@ class Doors:
         user, watcher = self.ordinary(self.first), self.mesh(self.last)
         for topic in ("$mesh/#", "$SYS/#", "$other/#", "#"):
             watcher.subscribe(topic)
-        for topic in ("$mesh/canary/broker1", "$mesh/seen/broker2", "$SYS/broker/mesh/boot", "$SYS/broker/x", "$other/x"):
+        for topic in (
+            "$mesh/canary/broker1",
+            "$mesh/seen/broker2",
+            "$SYS/broker/mesh/boot",
+            "$SYS/broker/x",
+            "$other/x",
+        ):
             answer = user.publish(topic, "forged")
             self.check(f"a user's message to {topic} is refused", answer == "Not authorized", answer)
         answer = user.publish("doors/control", "genuine")
-        topics = []
+        topics: list[str] = []
         while not topics or topics[-1] != "doors/control":
             message = watcher.messages.get(timeout=PATIENCE)
             if message.payload in (b"forged", b"genuine"):
@@ -187,7 +185,7 @@ class Doors:
         for topic in ("$SYS/#", "$mesh/#", "+/#", "doors/#"):
             user.subscribe(topic)
         # Canaries come each second, and what brokers tell of themselves too. One of each after both have subscribed.
-        told = set()
+        told: set[str] = set()
         for topic in ("$SYS/broker/uptime", "$mesh/canary/#"):
             watcher.subscribe(topic)
         while len(told) < 2:
@@ -225,7 +223,7 @@ class Doors:
         topic = f"doors/{uuid.uuid4().hex[:8]}"
         user.publish(topic, "genuine")
         message = far.hears("genuine")
-        assert message is not None, "nothing comes to the last broker"
+        assert message is not None, "nothing comes to the last broker"  # noqa: S101
         genuine = stamp_of(message)
         # As if it had come before: whoever believed that would drop it.
         user.publish(topic, "copied", stamp=genuine)
@@ -256,7 +254,9 @@ def main() -> int:
     parser.add_argument("--user", required=True)
     parser.add_argument("broker", nargs="+")
     doors = Doors(parser.parse_args())
-    doors.logins()
+    doors.logins("at the balancer, over TLS", doors.balancer, doors.ca)
+    doors.logins("at a broker", doors.first, None)
+    doors.plain()
     doors.writing()
     doors.reading()
     doors.stamps()

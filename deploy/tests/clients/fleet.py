@@ -3,11 +3,13 @@
 
     fleet.py --balancer HOST:PORT --ca FILE --user NAME --folder DIR BROKER=HOST…
 
-They are the project's own examples (client-examples/python): publishers with an outbox, QoS 1, and subscribers, behind the
-balancer; and at each broker itself a witness with a session that outlives its connection. The password is in MQTT_PASSWORD.
+They are the project's own examples (client-examples/python): publishers with an outbox, QoS 1, and subscribers, behind
+the balancer; and at each broker itself a witness with a session that outlives its connection. The password is in
+MQTT_PASSWORD.
 
-It makes DIR/ready when messages pass everywhere, goes on until it is told to end (SIGTERM), waits until every witness has
-what was acknowledged, and then says how it was, a line `ok: …` or `not so: …` each; it ends with 1 if anything was not so.
+It makes DIR/ready when messages pass everywhere, goes on until it is told to end (SIGTERM), waits until every witness
+has what was acknowledged, and then says how it was, a line `ok: …` or `not so: …` each; it ends with 1 if anything was
+not so.
 """
 
 import argparse
@@ -40,7 +42,7 @@ class Process:
         self.out, self.said = folder / f"{name}.out", folder / f"{name}.err"
         command = [sys.executable, str(EXAMPLES / script), "--client-id", f"fleet-{name}", *arguments]
         with self.out.open("wb") as out, self.said.open("wb") as said:
-            self.process = subprocess.Popen(command, stdout=out, stderr=said)
+            self.process = subprocess.Popen(command, stdout=out, stderr=said)  # noqa: S603
 
     def lines(self) -> list[str]:
         """Those that are whole."""
@@ -49,7 +51,9 @@ class Process:
 
     def connections(self) -> int:
         """How often it was connected: what it says then begins a line."""
-        return sum(line.startswith("connected to ") and "session" in line for line in self.said.read_text().splitlines())
+        return sum(
+            line.startswith("connected to ") and "session" in line for line in self.said.read_text().splitlines()
+        )
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -87,7 +91,14 @@ class Fleet:
                 f"publisher{n}",
                 "publisher.py",
                 *balanced,
-                *("--topic", f"fleet/publisher{n}", "--rate", str(RATE), "--outbox", str(self.folder / f"outbox{n}.db")),
+                *(
+                    "--topic",
+                    f"fleet/publisher{n}",
+                    "--rate",
+                    str(RATE),
+                    "--outbox",
+                    str(self.folder / f"outbox{n}.db"),
+                ),
             )
             for n in range(PUBLISHERS)
         ]
@@ -160,5 +171,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    assert os.environ["MQTT_PASSWORD"]
+    if not os.environ.get("MQTT_PASSWORD"):
+        sys.exit("the password belongs into MQTT_PASSWORD")
     sys.exit(main())
