@@ -3,10 +3,14 @@
 # mended as needed, or Debian and Ubuntu hosts that answer over ssh. They are changed one at a time, who serves last, and
 # only where something differs; each has to pass messages to and from the others before the next one's turn.
 #
-#   ./deploy/deploy-brokers.sh [--ssh USER] [--packages DIR] [BROKER…]
+# Brokers get whom they let in and their certificates too; who was changed in these only is told to read them, and goes on.
+#
+#   ./deploy/deploy-brokers.sh [--ssh USER] [--packages DIR] [--upgrade] [BROKER…]
 #
 # --ssh USER       hosts that are there, by ssh as this user: root, or one who may use sudo without a password
 # --packages DIR   where the packages are; else target/debian
+# --upgrade        Mosquitto too, if its machine's apt has a newer one; only of a mesh that is well, so that clients lose
+#                  nothing and connect again once at most
 # BROKER           only these
 set -euo pipefail
 
@@ -21,13 +25,16 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$checkout/deploy/lib/multipass.sh"
 # shellcheck source=deploy/lib/journals.sh
 . "$checkout/deploy/lib/journals.sh"
+# shellcheck source=deploy/lib/access.sh
+. "$checkout/deploy/lib/access.sh"
 
 packages=${CARGO_TARGET_DIR:-$checkout/target}/debian
 named=()
+upgrade=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
-      sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     --ssh)
@@ -38,6 +45,7 @@ while [ $# -gt 0 ]; do
       packages=${2:?--packages needs a folder}
       shift
       ;;
+    --upgrade) upgrade=yes ;;
     -*) fail "unknown option $1; see --help" ;;
     *) named+=("$1") ;;
   esac
@@ -57,6 +65,20 @@ reach() {
     fail "$1 has no apt or no systemd; a broker's machine is a Debian or Ubuntu"
 }
 
+# begin_change BROKER: what is changed from here on is not in use yet. The note is there until it is, also if this script
+# does not get that far.
+begin_change() {
+  on_broker "$1" sh -c 'mkdir -p /etc/mesh && touch /etc/mesh/unfinished' </dev/null || fail "nothing can be written on $1"
+}
+
+end_change() {
+  on_broker "$1" rm -f /etc/mesh/unfinished </dev/null || fail "nothing can be removed on $1"
+}
+
+is_unfinished() {
+  on_broker "$1" test -e /etc/mesh/unfinished </dev/null
+}
+
 # install_plugin BROKER: the package with the plugin, if it is not there in this version.
 install_plugin() {
   local broker=$1 architecture file version have
@@ -65,6 +87,7 @@ install_plugin() {
   version=$(dpkg-deb --field "$file" Version)
   have=$(on_broker "$broker" dpkg-query --show mqtt-mesh-broker 2>/dev/null </dev/null || true)
   [ "$have" != "$(printf 'mqtt-mesh-broker\t%s' "$version")" ] || return 0
+  begin_change "$broker"
   on_broker "$broker" tee /var/cache/mqtt-mesh-broker.deb <"$file" >/dev/null
   # apt looks at what the plugin needs: the C library, and a Mosquitto that it knows.
   {
@@ -79,21 +102,36 @@ install_plugin() {
   changed=yes
 }
 
+# has_newer_mosquitto BROKER: can its machine have a newer Mosquitto?
+has_newer_mosquitto() {
+  on_broker "$1" apt-get update -q >"$log" 2>&1 </dev/null || {
+    tail -n 5 "$log" >&2
+    fail "apt on $1 cannot tell what is new; its last lines are above"
+  }
+  on_broker "$1" apt-get install --simulate --only-upgrade mosquitto >"$log" </dev/null || return 1
+  grep -q '^Inst mosquitto ' "$log"
+}
+
+# upgrade_mosquitto BROKER: apt starts the new one at once, so nobody may be served by the old one any more.
+upgrade_mosquitto() {
+  say "$1 gets a newer Mosquitto"
+  on_broker "$1" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --only-upgrade \
+    -o Dpkg::Options::=--force-confold mosquitto >"$log" 2>&1 </dev/null || {
+    tail -n 10 "$log" >&2
+    fail "Mosquitto cannot be upgraded on $1; apt's last lines are above"
+  }
+}
+
 # is_configured BROKER: does it have the mosquitto.conf that follows from mesh.toml?
 is_configured() {
-  local wanted
-  wanted=$(as_root sha256sum "$rendered/$1/mosquitto.conf" | cut -d ' ' -f 1)
-  [ "$(on_broker "$1" sha256sum /etc/mesh/mosquitto.conf 2>/dev/null </dev/null | cut -d ' ' -f 1)" = "$wanted" ]
+  ! differs "$1" "$rendered/$1/mosquitto.conf" /etc/mesh/mosquitto.conf
 }
 
 # configure BROKER: its mosquitto.conf, for root and Mosquitto only, if it has another.
 configure() {
   ! is_configured "$1" || return 0
-  as_root cat "$rendered/$1/mosquitto.conf" | on_broker "$1" sh -c '
-    umask 077
-    cd /etc/mesh
-    cat >mosquitto.conf.new && chgrp mosquitto mosquitto.conf.new && chmod 640 mosquitto.conf.new &&
-      mv mosquitto.conf.new mosquitto.conf' || fail "the configuration cannot be written on $1"
+  begin_change "$1"
+  put "$1" "$rendered/$1/mosquitto.conf" /etc/mesh/mosquitto.conf
   changed=yes
 }
 
@@ -118,15 +156,29 @@ restart() {
   }
 }
 
-# is_in_step BROKER: messages pass between it and every other broker that answers.
+# reread BROKER: it reads passwords, access control and certificates again, and ends the sessions of those who may not have
+# one any more; no other.
+reread() {
+  on_broker "$1" systemctl reload mosquitto </dev/null || fail "Mosquitto on $1 cannot be told to read its files again"
+}
+
+# is_in_step BROKER: messages pass between it and every other broker that answers. All ways are tried at once.
 is_in_step() {
-  local other
+  local other way from to ways=() tries=()
   for other in $(inventory | sed 's/ .*//'); do
     if [ "$other" = "$1" ] || ! answers "$other"; then continue; fi
-    passes "$other" "$1" || fail "messages do not pass from $other to $1; see journalctl -u mosquitto on $1"
+    ways+=("$other $1")
     # The link from here is the other's, which may have its turn still to come.
-    ! is_configured "$other" || passes "$1" "$other" ||
-      fail "messages do not pass from $1 to $other; see journalctl -u mosquitto on $other"
+    ! is_configured "$other" || ways+=("$1 $other")
+  done
+  for way in "${ways[@]+"${ways[@]}"}"; do
+    read -r from to <<<"$way"
+    passes "$from" "$to" &
+    tries+=("$! $from $to")
+  done
+  for way in "${tries[@]+"${tries[@]}"}"; do
+    read -r way from to <<<"$way"
+    wait "$way" || fail "messages do not pass from $from to $to; see journalctl -u mosquitto on $to"
   done
 }
 
@@ -136,20 +188,32 @@ is_healthy() {
 
 # deploy BROKER: all of it.
 deploy() {
-  local broker=$1
+  local broker=$1 files='' newer=''
   changed=''
   reach "$broker"
+  ! is_unfinished "$broker" || changed=yes
+  [ -z "$upgrade" ] || ! has_newer_mosquitto "$broker" || newer=yes
   install_plugin "$broker"
+  ! carry_files "$broker" || files=yes
   configure "$broker"
   open_journal "$broker"
   on_broker "$broker" systemctl enable --quiet mosquitto </dev/null
-  if [ -z "$changed" ] && answers "$broker"; then
-    say "$broker is as it should be"
+  if [ -z "$changed$newer" ] && answers "$broker"; then
+    if [ -n "$files" ]; then
+      reread "$broker"
+      is_in_step "$broker"
+      end_change "$broker"
+      say "$broker has new passwords, rights or certificates, and goes on"
+    else
+      say "$broker is as it should be"
+    fi
     return 0
   fi
   hand_over "$broker"
+  [ -z "$newer" ] || upgrade_mosquitto "$broker"
   restart "$broker"
   is_in_step "$broker"
+  end_change "$broker"
   if status_row "$broker" | grep -q draining; then
     meshctl enable --config "$mesh_toml" "$broker" >/dev/null
   fi
@@ -158,13 +222,22 @@ deploy() {
   say "$broker runs at $(address_of "$broker"):$(port_of "$broker"), and messages pass"
 }
 
+# need_well: who wants nothing to be lost begins with a mesh to which nothing is lost.
+need_well() {
+  meshctl status --config "$mesh_toml" 2>/dev/null | grep '^ok: \([0-9]*\) of \1 brokers healthy' >/dev/null ||
+    fail "the mesh is not well, or mesh-health does not run; see meshctl status, or run this without --upgrade"
+}
+
 need_mesh
 found ssh || install openssh-client
 need_mosquitto_clients
 log=$(mktemp)
 render
-prepare_journals
+[ -z "$upgrade" ] || need_well
 brokers=$(chosen_brokers "${named[@]+"${named[@]}"}")
+# shellcheck disable=SC2046,SC2086 # they are words
+need_access nginx $(inventory | sed 's/ .*//')
+prepare_journals
 steps "$(printf '%s\n' "$brokers" | wc -l)"
 for broker in $brokers; do
   step "$broker"

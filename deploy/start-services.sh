@@ -12,6 +12,8 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$checkout/deploy/lib/packages.sh"
 # shellcheck source=deploy/lib/brokers.sh
 . "$checkout/deploy/lib/brokers.sh"
+# shellcheck source=deploy/lib/access.sh
+. "$checkout/deploy/lib/access.sh"
 
 case ${1-} in
   '') ;;
@@ -22,11 +24,15 @@ case ${1-} in
   *) fail "unknown option $1; see --help" ;;
 esac
 
-# is_stale UNIT: does it run with an older mesh.toml?
+# is_stale UNIT [FILE…]: does it run with an older mesh.toml, or with an older one of these?
 is_stale() {
-  local since
-  since=$(systemctl show --value --property StateChangeTimestamp "$1")
-  [ "$(date -d "$since" +%s)" -le "$(as_root stat -c %Y "$mesh_toml")" ]
+  local since file
+  since=$(date -d "$(systemctl show --value --property StateChangeTimestamp "$1")" +%s)
+  shift
+  for file in "$mesh_toml" "$@"; do
+    [ "$since" -gt "$(as_root stat -c %Y "$file")" ] || return 0
+  done
+  return 1
 }
 
 # explain UNIT: it did not start.
@@ -38,10 +44,12 @@ explain() {
 need_mesh
 # mesh-health logs in to the brokers with a password that is made with their configuration.
 render
+need_access nginx
 steps 2
 step "Starting the services"
-if systemctl --quiet is-active mesh-nginx && is_stale mesh-nginx; then
-  say "mesh.toml has changed: mesh-nginx reads it again"
+# shellcheck disable=SC2046 # paths that Nginx can read have no white space
+if systemctl --quiet is-active mesh-nginx && is_stale mesh-nginx $(files_of nginx | sed 's/^[^ ]* //'); then
+  say "mesh.toml or a certificate has changed: mesh-nginx reads it again"
   as_root systemctl reload mesh-nginx || explain mesh-nginx
 fi
 for unit in mesh-health mesh-logs mesh-dashboard; do

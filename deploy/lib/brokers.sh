@@ -14,6 +14,26 @@ render() {
   rendered=$(as_root mktemp -d /run/mesh-render.XXXXXX)
   trap 'as_root rm -rf "$rendered"' EXIT
   as_root meshctl render --config "$mesh_toml" --out "$rendered" >/dev/null || fail "nothing can be rendered, see above"
+  login_as_mesh
+}
+
+# login_as_mesh: the scripts ask brokers as mesh-health does. Its password is in a file that Mosquitto's clients read, not
+# on their command lines.
+login_as_mesh() {
+  # shellcheck disable=SC2016 # it is root's shell that fills this in
+  as_root sh -c '
+    umask 077
+    cd "$1" && mkdir clients
+    login=$(sed -n "s/^plugin_opt_health_password \(.*\)/-u mesh-health\n-P \1/p" */mosquitto.conf | head -n 2)
+    for client in mosquitto_pub mosquitto_sub; do printf "%s\n" "$login" >"clients/$client"; done' - "$rendered" ||
+    fail "the password of mesh-health cannot be read"
+}
+
+# as_mesh mosquitto_pub|mosquitto_sub ARGUMENT…
+as_mesh() {
+  local client=$1
+  shift
+  as_root env XDG_CONFIG_HOME="$rendered/clients" "$client" -i "mesh.deploy.$$.$RANDOM" "$@"
 }
 
 # inventory: a line of id, address and port for each broker, the most preferred first.
@@ -30,14 +50,19 @@ port_of() {
   inventory | sed -n "s/^$1 [^ ]* \([^ ]*\) .*/\1/p"
 }
 
-# chosen_brokers [BROKER…]: those named, or all; the least preferred first, so that who serves comes last.
+# chosen_brokers [BROKER…]: those named, or all; the least preferred first, and last who serves, so that clients are moved
+# once, to a broker that has had its turn.
 chosen_brokers() {
-  local all name
+  local all name serves
   all=$(inventory | sed 's/ .*//')
+  serves=$(primary || true)
   for name in "$@"; do
     printf '%s\n' "$all" | grep -q -x -e "$name" || fail "mesh.toml has no $name; it has: $(printf '%s' "$all" | tr '\n' ' ')"
   done
-  printf '%s\n' "$all" | sed -n '1!G;h;$p' | while read -r name; do
+  {
+    printf '%s\n' "$all" | sed -n '1!G;h;$p' | grep -v -x -e "${serves:-.}" || true
+    printf '%s\n' "$all" | grep -x -e "${serves:-.}" || true
+  } | while read -r name; do
     if [ $# -eq 0 ] || printf '%s\n' "$@" | grep -q -x -e "$name"; then
       printf '%s\n' "$name"
     fi
@@ -82,12 +107,12 @@ within() {
 # was down is tried every few seconds.
 passes() {
   local topic end heard
-  topic=mesh-deploy/$$/$1-$2
-  mosquitto_sub -h "$(address_of "$2")" -p "$(port_of "$2")" -C 1 -W 20 -t "$topic" >/dev/null 2>&1 &
+  topic=\$mesh/flow/deploy-$$-$1-$2
+  as_mesh mosquitto_sub -h "$(address_of "$2")" -p "$(port_of "$2")" -C 1 -W 20 -t "$topic" >/dev/null 2>&1 &
   heard=$!
   end=$((SECONDS + 20))
   while kill -0 "$heard" 2>/dev/null && [ "$SECONDS" -le "$end" ]; do
-    mosquitto_pub -h "$(address_of "$1")" -p "$(port_of "$1")" -t "$topic" -m "$1" >/dev/null 2>&1 || true
+    as_mesh mosquitto_pub -h "$(address_of "$1")" -p "$(port_of "$1")" -t "$topic" -m "$1" >/dev/null 2>&1 || true
     sleep 0.2
   done
   wait "$heard"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the deployment's scripts as they are on test machines with a real systemd: a host, and five Debians that answer
-# over ssh. From nothing to a mesh that serves; again, with nothing to do; a changed mesh.toml and a new version while
-# clients are connected; a broker that was broken by hand; one that is not there.
+# over ssh. From nothing to a mesh that serves; again, with nothing to do; the doors that are to be shut; new users and
+# certificates, a changed mesh.toml and new versions while clients are connected; a broker that was broken by hand; one that
+# is not there.
 #
 #   ./deploy/tests/deploy.sh [--release]
 set -euo pipefail
@@ -19,6 +20,8 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$checkout/deploy/tests/lib/machines.sh"
 # shellcheck source=deploy/tests/lib/host.sh
 . "$checkout/deploy/tests/lib/host.sh"
+# shellcheck source=deploy/tests/lib/doors.sh
+. "$checkout/deploy/tests/lib/doors.sh"
 
 brokers='broker1 broker2 broker3 broker4 broker5'
 
@@ -41,15 +44,34 @@ hand_out_keys() {
   done >"$machines/host/root/root/.ssh/known_hosts"
 }
 
+# tells TEXT: as `says`, without a program that has the text on its command line.
+tells() {
+  [[ $(cat "$machines/said") == *"$1"* ]]
+}
+
 from_nothing() {
   runs "the host is set up" setup-environment.sh --no-multipass --packages /root/packages/1
   runs "five machines become brokers" deploy-brokers.sh --ssh admin --packages /root/packages/1
-  expect "a broker's passwords are for root and Mosquitto only" \
-    test "$(on broker1 stat -c '%U %G %a' /etc/mesh/mosquitto.conf)" = 'root mosquitto 640'
+  password=$(sed -n 's/^ *password  *//p' "$machines/said")
+  expect "a first user is made, and how to connect is told" \
+    tells "mosquitto_pub -h 192.168.100.1 -p 8883 --cafile /etc/mesh/tls/ca.crt -u mqtt -P ${password:-none} "
+  expect "a broker's passwords and keys are for root and Mosquitto only" \
+    test "$(on broker1 sh -c 'cd /etc/mesh && stat -c "%U %G %a" mosquitto.conf passwords acl tls/broker1.key' | sort -u)" = \
+    'root mosquitto 640'
+  expect "and no broker has the key of another, or that which signs" \
+    test "$(on broker1 ls /etc/mesh/tls | tr '\n' ' ')" = 'broker1.crt broker1.key ca.crt '
   runs "the services are started" start-services.sh
   eventually 60 "all is well" status_is 'ok 5 20' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")' \
     '[l["state"] for l in s["links"]].count("up")'
   ok "five brokers and twenty links are up"
+  # From here on Mosquitto's clients on the host log in as that user.
+  on host install -d -m 700 /root/.config
+  for client in mosquitto_pub mosquitto_sub; do
+    printf '%s\n' '-p 8883' '--cafile /etc/mesh/tls/ca.crt' '-u mqtt' "-P $password" |
+      on host install -m 600 /dev/stdin "/root/.config/$client"
+  done
+  client_connects
+  ok "a client connects as it was told"
 }
 
 # finds QUERY: is there such a line in the database?
@@ -76,23 +98,105 @@ again() {
   runs "setting up again does nothing" setup-environment.sh --no-multipass --packages /root/packages/1
   runs "nor deploying" deploy-brokers.sh --ssh admin --packages /root/packages/1
   expect "each broker is as it should be" test "$(grep -c 'is as it should be' "$machines/said")" = 5
+  refuse "and no second first user is made" says password
   runs "nor starting" start-services.sh
   expect "every process is the same" test "$(processes)$(unit mesh-nginx MainPID) $(unit mesh-health MainPID)" = "$before"
 }
 
-# What is published at a broker while all brokers are changed, one after the other, arrives wherever there is a session.
-changes_while_serving() {
-  client_connects
-  printf '[mosquitto]\nautosave_interval = "30s"\n' >>"$machines/host/root/etc/mesh/mesh.toml"
-  runs "a changed mesh.toml goes round, in the next version, while a client is connected" \
-    deploy-brokers.sh --ssh admin --packages /root/packages/2
-  expect "who serves was asked to hand over its clients first" says 'broker1 serves; its clients go to another broker first'
-  hears "after the change"
-  expect "the client had to connect again once at most" test "$(grep -c CONNACK "$machines/witness")" -le 2
-  expect "every broker has the change" test "$(for broker in $brokers; do
-    on "$broker" grep -x 'autosave_interval 30' /etc/mesh/mosquitto.conf
-  done | wc -l)" = 5
-  runs "the services read it" start-services.sh
+# may_connect NAME PASSWORD BROKER…: at each of these?
+may_connect() {
+  local name=$1 word=$2 broker
+  shift 2
+  for broker in "$@"; do
+    on host env XDG_CONFIG_HOME=/nonexistent mosquitto_pub -h "192.168.100.$((9 + ${broker#broker}))" -u "$name" -P "$word" \
+      -t test/x -m x 2>/dev/null || return 1
+  done
+}
+
+# shows ADDRESS NAME: is it the certificate of that name that is shown there?
+shows() {
+  [ "$(on host openssl s_client -connect "$1" </dev/null 2>/dev/null | openssl x509 -noout -serial)" = "$(serial_of "$2")" ]
+}
+
+serial_of() {
+  openssl x509 -noout -serial -in "$machines/host/root/etc/mesh/tls/$1.crt"
+}
+
+# Users come and go, and certificates are renewed, while a client stays where it is.
+changes_access() {
+  local before second old
+  before="$(processes)$(unit mesh-nginx MainPID)"
+  second=$(on host meshctl user add --generate second 2>/dev/null)
+  refuse "a new user is not known to the brokers yet" may_connect second "$second" broker1
+  # As if these had come near their end.
+  old="$(serial_of balancer) $(serial_of broker1)"
+  on host rm /etc/mesh/tls/balancer.crt /etc/mesh/tls/broker1.crt
+  runs "they are told, and one gets a new certificate" deploy-brokers.sh --ssh admin --packages /root/packages/1
+  expect "each goes on" test "$(grep -c 'and goes on' "$machines/said")" = 5
+  # shellcheck disable=SC2086 # they are words
+  expect "the new user may connect to each" may_connect second "$second" $brokers
+  runs "the balancer gets its own" start-services.sh
+  refuse "they are other certificates than before" test "$old" = "$(serial_of balancer) $(serial_of broker1)"
+  eventually 10 "the balancer shows the new one" shows 192.168.100.1:8883 balancer
+  expect "the balancer shows the new one" shows 192.168.100.1:8883 balancer
+  expect "and the broker too" shows 192.168.100.10:8883 broker1
+  on host env XDG_CONFIG_HOME=/nonexistent stdbuf -oL mosquitto_sub -d -h 192.168.100.10 -u second -P "$second" -t test/x \
+    >"$machines/second" 2>&1 </dev/null &
+  eventually 10 "the new user is connected" grep -q SUBACK "$machines/second"
+  on host meshctl user remove second >/dev/null
+  runs "a user is removed at one broker" deploy-brokers.sh --ssh admin --packages /root/packages/1 broker1
+  refuse "and may connect there no more" may_connect second "$second" broker1
+  eventually 10 "the session of that user is ended" grep -q -i refused "$machines/second"
+  ok "the session of that user is ended"
+  hears "after all that"
+  expect "the client that was there all the time is there still" connections_are 1
+  expect "and every process is the same" test "$(processes)$(unit mesh-nginx MainPID)" = "$before"
+}
+
+# offer_newer_mosquitto: what the machines' apt has now is newer than what they run.
+offer_newer_mosquitto() {
+  local broker folder=$machines/newer
+  dpkg-deb -R "$(base_folder)"/opt/packages/mosquitto_*.deb "$folder"
+  sed -i 's/^Version: .*/&+newer1/' "$folder/DEBIAN/control"
+  dpkg-deb -Znone --root-owner-group -b "$folder" "$machines/mosquitto-newer.deb" >/dev/null
+  for broker in $brokers; do
+    cp "$machines/mosquitto-newer.deb" "$machines/$broker/root/opt/packages/"
+    (cd "$machines/$broker/root/opt/packages" && dpkg-scanpackages -m . >Packages 2>/dev/null)
+  done
+}
+
+# Everything on every broker is replaced while a fleet publishes and subscribes: the plugin, Mosquitto itself, and the
+# configuration, which has links turn to TLS.
+upgrades_while_serving() {
+  local fleet broker
+  offer_newer_mosquitto
+  sed -i 's/^link_tls = false/link_tls = true/; s/^\[mosquitto\]/&\nautosave_interval = "30s"/' \
+    "$machines/host/root/etc/mesh/mesh.toml"
+  MQTT_PASSWORD=$password client fleet.py --balancer 192.168.100.1:8883 --user mqtt \
+    --ca "$machines/host/root/etc/mesh/tls/ca.crt" --folder "$machines/fleet" \
+    broker1=192.168.100.10 broker2=192.168.100.11 broker3=192.168.100.12 broker4=192.168.100.13 broker5=192.168.100.14 \
+    >"$machines/told" &
+  fleet=$!
+  eventually 60 "the fleet is there" test -e "$machines/fleet/ready"
+  runs "all brokers are upgraded under a fleet" deploy-brokers.sh --ssh admin --packages /root/packages/2 --upgrade
+  expect "who serves came last, and handed over its clients first" \
+    test "$(grep -e '^\[5/5\]' -e 'serves; its clients' "$machines/said" | tr -s ' ')" = \
+    "$(printf '[5/5] broker1\n broker1 serves; its clients go to another broker first')"
+  kill -TERM "$fleet"
+  hears_of "$fleet"
+  for broker in $brokers; do
+    expect "$broker has the new plugin, the newer Mosquitto and the changed configuration" is_upgraded "$broker"
+  done
+  hears "after the upgrade"
+  expect "the client that was there from the beginning had to connect again once" connections_are 2
+  expect "links go over TLS now" test "$(on broker1 ss -Htn state established 'dport = :8883' | wc -l)" = 4
+  runs "the services read mesh.toml" start-services.sh
+}
+
+is_upgraded() {
+  on "$1" dpkg-query --show mqtt-mesh-broker | grep -q -e '-2$' &&
+    on "$1" dpkg-query --show mosquitto | grep -q '+newer1$' &&
+    on "$1" grep -q -x 'autosave_interval 30' /etc/mesh/mosquitto.conf
 }
 
 mends() {
@@ -117,16 +221,23 @@ refuses() {
 
 if [ -z "${MESH_TEST_RUN-}" ]; then
   prepare "$@"
+  need_python_clients
   in_machines "$0"
   exit
 fi
 
 begin_network "$brokers"
 hand_out_keys
+watch_command_lines
 from_nothing
 reads_journals
 again
-changes_while_serving
+tries_mqtt
+tries_http
+tries_addresses
+changes_access
+upgrades_while_serving
+keeps_secrets
 mends
 refuses
 say "$expected passed, 0 failed"

@@ -73,7 +73,7 @@ pub async fn run(
     for announcer in Announcer::all(&config.announce, &outlets)? {
         tasks.spawn("announcer", announcer.run(token.clone()));
     }
-    let router = api::router(outlets, asks, clock, token.clone());
+    let router = api::router(config.health.listen, outlets, asks, clock, token.clone());
     tasks.spawn("api", serve(listener, router, token.clone()));
     tasks.spawn("core", driver.run(inputs, asked, token.clone()));
     let keeping = memory::keep(memory_path, versions, written, token.clone());

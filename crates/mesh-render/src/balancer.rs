@@ -85,6 +85,27 @@ pub fn nginx_conf(config: &Config) -> Result<String, RenderError> {
     )
 }
 
+/// The files that `nginx.conf` names and that an operator gives: a line of a kind and a path for each, for scripts.
+///
+/// # Errors
+///
+/// [`RenderError::Path`] if a path cannot stand in the file.
+pub fn files(config: &Config) -> Result<String, RenderError> {
+    let b = &config.balancer;
+    let all = [
+        ("certificate", "balancer.certificate", &b.certificate),
+        ("key", "balancer.certificate_key", &b.certificate_key),
+    ];
+    let has_tls = b.tls.or(b.websockets_tls).is_some();
+    let given = all
+        .into_iter()
+        .filter_map(|(kind, key, path)| Some((kind, key, path.as_ref()?)));
+    let lines = given.filter(|_| has_tls);
+    lines
+        .map(|(kind, key, path)| Ok(format!("{kind} {}\n", plain(key, path)?)))
+        .collect()
+}
+
 /// Nginx's upstream for `plan`.
 ///
 /// # Errors

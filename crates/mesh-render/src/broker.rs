@@ -34,7 +34,7 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
     let peers: Vec<Peer> = config
         .topology
         .peers(id)
-        .map(|peer| describe_peer(peer, broker))
+        .map(|peer| describe_peer(config, peer, broker))
         .collect();
     let m = &config.mosquitto;
     let optional = |key, path: &Option<std::path::PathBuf>| {
@@ -79,6 +79,7 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
             mosquitto => context! {
                 user => m.user,
                 allow_anonymous => m.allow_anonymous,
+                link_tls => m.link_tls,
                 plugin => plain("mosquitto.plugin", &m.plugin)?,
                 dynamic_security_plugin =>
                     plain("mosquitto.dynamic_security_plugin", &m.dynamic_security_plugin)?,
@@ -98,12 +99,40 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
     )
 }
 
-fn describe_peer(peer: &Broker, broker: &Broker) -> Peer {
+/// The files that the configuration of the broker `id` names and that an operator gives: its users, what these may do,
+/// and its certificates. A line of a kind and a path for each, for scripts; on the broker's machine the path is the same.
+///
+/// # Errors
+///
+/// [`RenderError::Path`] if a path cannot stand in the configuration.
+pub fn files(config: &Config, id: &BrokerId) -> Result<String, RenderError> {
+    let m = &config.mosquitto;
+    let in_tls_dir = |name: String| Some(m.tls_dir.as_ref()?.join(name));
+    let all = [
+        ("passwords", "mosquitto.password_file", m.password_file.clone()),
+        ("acl", "mosquitto.acl_file", m.acl_file.clone()),
+        ("authority", "mosquitto.tls_dir", in_tls_dir("ca.crt".to_owned())),
+        (
+            "certificate",
+            "mosquitto.tls_dir",
+            in_tls_dir(format!("{id}.crt")),
+        ),
+        ("key", "mosquitto.tls_dir", in_tls_dir(format!("{id}.key"))),
+    ];
+    let given = all
+        .into_iter()
+        .filter_map(|(kind, key, path)| Some((kind, key, path?)));
+    let lines = given.map(|(kind, key, path)| Ok(format!("{kind} {}\n", plain_of(key, &path, id)?)));
+    lines.collect()
+}
+
+fn describe_peer(config: &Config, peer: &Broker, broker: &Broker) -> Peer {
     let link = Link {
         from: peer.id.clone(),
         to: broker.id.clone(),
     };
-    let address = peer.tls.unwrap_or(peer.address);
+    let encrypted = peer.tls.filter(|_| config.mosquitto.link_tls);
+    let address = encrypted.unwrap_or(peer.address);
     Peer {
         id: peer.id.to_string(),
         link_address: address.to_string(),

@@ -37,7 +37,8 @@ pub fn first_plan(config: &Config) -> Plan {
 
 /// Every file: `BROKER/mosquitto.conf` for each broker, `nginx/nginx.conf` and `nginx/upstream.conf`, and for scripts
 /// `inventory`, a line of id, IP address, port and MAC address for each broker in order of priority; and
-/// `BROKER/cloud-init.yaml` for a virtual machine that is to have that address.
+/// `BROKER/cloud-init.yaml` for a virtual machine that is to have that address. `BROKER/files` and `nginx/files` list
+/// what each of them needs besides, by kind and path.
 ///
 /// # Errors
 ///
@@ -54,6 +55,11 @@ pub fn all(config: &Config, secrets: &Secrets) -> Result<Vec<RenderedFile>, Rend
         files.push(RenderedFile {
             path: format!("{id}/cloud-init.yaml"),
             contents: cloud::cloud_init(config, id)?,
+            mode: 0o644,
+        });
+        files.push(RenderedFile {
+            path: format!("{id}/files"),
+            contents: broker::files(config, id)?,
             mode: 0o644,
         });
     }
@@ -77,5 +83,6 @@ pub fn all(config: &Config, secrets: &Secrets) -> Result<Vec<RenderedFile>, Rend
     };
     nginx("nginx.conf", nginx_conf(config)?);
     nginx("upstream.conf", upstream_conf(config, &first_plan(config))?);
+    nginx("files", balancer::files(config)?);
     Ok(files)
 }

@@ -77,9 +77,38 @@ fn a_network_with_every_door() {
     let mut config = Config::load(&path, [], &[]).unwrap();
     config.path = "/etc/mesh/mesh.toml".into();
     for file in mesh_render::all(&config, &secrets()).unwrap() {
-        if file.path.ends_with(".conf") && !file.path.starts_with("broker2") {
+        if !file.path.ends_with(".yaml") && file.path.contains('/') && !file.path.starts_with("broker2") {
             insta::assert_snapshot!(format!("doors-{}", file.path.replace('/', "-")), file.contents);
         }
+    }
+}
+
+#[test]
+fn links_may_do_without_the_tls_that_brokers_offer() {
+    let broker = |n| {
+        format!("[[broker]]\nid = \"broker{n}\"\naddress = \"10.0.0.{n}:1883\"\ntls = \"10.0.0.{n}:8883\"\n")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.toml");
+    let rendered = |more: &str| {
+        std::fs::write(
+            &path,
+            broker(1) + &broker(2) + "[mosquitto]\ntls_dir = \"/tls\"\n" + more,
+        )
+        .unwrap();
+        let config = Config::load(&path, [], &[]).unwrap();
+        mesh_render::broker_conf(&config, &secrets(), &"broker1".parse().unwrap()).unwrap()
+    };
+    for (more, address) in [
+        ("", "address 10.0.0.2:8883\nbridge_cafile"),
+        ("link_tls = false\n", "address 10.0.0.2:1883\ntopic"),
+    ] {
+        let text = rendered(more);
+        assert!(text.contains(address), "{text}");
+        assert!(
+            text.contains("listener 8883 10.0.0.1\ncafile /tls/ca.crt\n"),
+            "{text}"
+        );
     }
 }
 

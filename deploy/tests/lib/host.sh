@@ -110,7 +110,7 @@ hand_out_scripts() {
 script() {
   local name=$1
   shift
-  on host timeout 300 bash "/root/mesh/deploy/$name" "$@" >"$machines/said" 2>&1 </dev/null
+  on host timeout 600 bash "/root/mesh/deploy/$name" "$@" >"$machines/said" 2>&1 </dev/null
 }
 
 # runs TEXT NAME ARGUMENT…: a script that has to go well.

@@ -123,6 +123,7 @@ lay_machine() {
   mount -t overlay overlay "$folder/root" \
     -o "lowerdir=$(base_folder),upperdir=$folder/changed,workdir=$folder/work"
   printf '%s\n' "$1" >"$folder/root/etc/hostname"
+  printf '127.0.0.1 localhost %s\n' "$1" >"$folder/root/etc/hosts"
 }
 
 # start_machine NAME: in the network namespace of that name.

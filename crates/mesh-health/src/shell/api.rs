@@ -2,6 +2,7 @@
 //! it hands to the one owner of the core, and passes on the answer.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use mesh_model::{AdminState, BrokerId, HealthStatus, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::driver::{Ask, Numbered, Outlets};
+use super::guard;
 use super::metrics;
 use crate::core::{self, Granted, Refusal};
 
@@ -47,8 +49,9 @@ struct Api {
     shutdown: CancellationToken,
 }
 
-/// The routes. Event streams end on `shutdown`.
+/// The routes of a daemon that listens at `listen`. Event streams end on `shutdown`.
 pub fn router(
+    listen: SocketAddr,
     outlets: Outlets,
     asks: mpsc::Sender<Ask>,
     clock: Clock,
@@ -73,6 +76,7 @@ pub fn router(
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(api)
+        .layer(middleware::from_fn_with_state(listen, guard::guard))
 }
 
 async fn status(State(api): State<Api>) -> Response {
@@ -247,7 +251,7 @@ async fn unknown_method(request: Request) -> Response {
 }
 
 /// An RFC 9457 problem document.
-fn problem(status: StatusCode, detail: &str) -> Response {
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
     let body = json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),

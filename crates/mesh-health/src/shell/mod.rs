@@ -5,6 +5,7 @@ pub mod api;
 pub mod balancer;
 pub mod clock;
 pub mod driver;
+mod guard;
 pub mod memory;
 pub mod metrics;
 pub mod monitor;

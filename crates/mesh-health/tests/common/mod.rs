@@ -251,7 +251,7 @@ impl Mesh {
 
     async fn request(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.config.health.listen).await.ok()?;
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
@@ -286,7 +286,7 @@ impl Mesh {
     /// Opens an event stream.
     pub async fn events(&self) -> Events {
         let mut stream = TcpStream::connect(self.config.health.listen).await.unwrap();
-        let request = "GET /v1/events HTTP/1.1\r\nHost: mesh\r\n\r\n";
+        let request = "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         Events(BufReader::new(stream))
     }

@@ -29,6 +29,8 @@ pub struct Mosquitto {
     pub dynamic_security_plugin: PathBuf,
     /// The folder of a broker's certificates, where links are encrypted.
     pub tls_dir: Option<PathBuf>,
+    /// Whether links use those certificates.
+    pub link_tls: bool,
     /// A folder of files with own directives.
     pub extra_dir: Option<PathBuf>,
     /// How often the persistence file is written.
@@ -96,6 +98,12 @@ pub(super) fn read(reader: &mut Reader) -> Mosquitto {
         tls_dir: s.optional_path(
             "tls_dir",
             "folder of `ca.crt`, `{broker}.crt` and `{broker}.key`: links use TLS then, and each broker needs `tls`",
+        ),
+        link_tls: s.boolean(
+            "link_tls",
+            true,
+            "false: brokers listen at `tls`, but links do not use it; the step between without and with TLS for a mesh \
+             that runs",
         ),
         extra_dir: s.optional_path(
             "extra_dir",
