@@ -12,6 +12,7 @@
 
 pub mod abi;
 pub mod entry;
+pub mod files;
 mod properties;
 mod publish;
 pub mod socket;

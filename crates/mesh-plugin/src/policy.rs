@@ -317,7 +317,7 @@ impl Policy {
                 self.to_store.push(entry.copy());
             }
         }
-        self.replication.release(entry, late);
+        self.replication.release(&entry, late);
     }
 
     /// The broker asks whether `client` may receive a message. If it is not the one that has just subscribed, then
@@ -550,7 +550,7 @@ impl Policy {
             let content = entry.content();
             self.retained.local(content.topic, &entry.stamp, content.payload);
         }
-        self.replication.release(entry, false);
+        self.replication.release(&entry, false);
         self.replication.forget_current();
     }
 

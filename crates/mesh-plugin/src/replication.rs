@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 
 use mesh_model::BrokerId;
 
+mod bytes;
 mod links;
 mod log;
 mod repair;
@@ -28,7 +29,7 @@ pub mod seen;
 mod simulation;
 
 use links::{Link, Peer};
-pub use log::{Bounds, Content, Entry};
+pub use log::{Bounds, Content, Entry, Kept};
 use log::{Log, Peers};
 pub use report::Report;
 use seen::Seen;
@@ -223,7 +224,7 @@ impl Replication {
 
     /// The message with that stamp is routed next.
     pub fn publish(&mut self, stamp: Stamp, content: &Content<'_>, now: Now) {
-        if let Some(position) = self.append(self.entry(stamp, content, now)) {
+        if let Some(position) = self.append(stamp, content, now.up_ms) {
             self.current = Some(Current {
                 position,
                 asked: self.peers.iter().any(|peer| peer.link != Link::Down),
@@ -235,9 +236,8 @@ impl Replication {
 
     /// A message of QoS 2 is being routed. With `from_log` links get it as it stands here, and not as the broker has
     /// it.
-    pub fn release(&mut self, mut entry: Entry, from_log: bool) {
-        entry.at_ms = self.turn.up_ms;
-        if let Some(position) = self.append(entry) {
+    pub fn release(&mut self, entry: &Entry, from_log: bool) {
+        if let Some(position) = self.append(entry.stamp.clone(), &entry.content(), self.turn.up_ms) {
             self.current = Some(Current {
                 position,
                 asked: true,
@@ -263,12 +263,13 @@ impl Replication {
         self.entry(stamp, &content, self.turn)
     }
 
-    fn append(&mut self, entry: Entry) -> Option<u64> {
+    fn append(&mut self, stamp: Stamp, content: &Content<'_>, at_ms: u64) -> Option<u64> {
         if self.peers.is_empty() {
             return None;
         }
+        let all = Peers::all(self.peers.len());
         let peers = &mut self.peers;
-        Some(self.own.append(entry, |evicted| {
+        Some(self.own.append(stamp, content, all, at_ms, |evicted| {
             for peer in evicted.lacking.iter() {
                 peers[peer].evicted.insert(evicted.stamp.seq);
             }
@@ -368,9 +369,8 @@ impl Replication {
             }
         }
         if !lacking.is_empty() {
-            let entry = Entry::new(stamp, content, lacking, now.up_ms);
             // What leaves this log is not lost: its origin has it, or had it.
-            self.foreign.append(entry, |_| {});
+            self.foreign.append(stamp, content, lacking, now.up_ms, |_| {});
         }
     }
 
@@ -435,13 +435,13 @@ impl Replication {
 
     /// The next message that is to be sent, and to which peer. All of them are to be sent in the turn of the loop in
     /// which they are told.
-    pub fn next_send(&mut self) -> Option<(usize, &Entry)> {
+    pub fn next_send(&mut self) -> Option<(usize, Kept<'_>)> {
         loop {
             let send = self.outbox.pop_front()?;
             let log = if send.own { &self.own } else { &self.foreign };
-            if log.get(send.position).is_some() {
+            if let Some(kept) = log.kept(send.position) {
                 self.replayed[send.peer] += 1;
-                return log.get(send.position).map(|entry| (send.peer, entry));
+                return Some((send.peer, kept));
             }
         }
     }

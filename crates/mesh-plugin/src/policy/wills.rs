@@ -189,7 +189,7 @@ impl Policy {
         if retain && !content.payload.is_empty() {
             self.to_store.push(entry.copy());
         }
-        self.replication.release(entry, true);
+        self.replication.release(&entry, true);
     }
 
     /// Publishes the wills that need not be held any longer, and whose clients have not moved. Returns of how many

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::bytes::{Bytes, Place};
 use crate::message::{Publish, decode};
 use crate::stamp::Stamp;
 
@@ -59,7 +60,7 @@ pub struct Content<'a> {
     pub properties: &'a [u8],
 }
 
-/// A message.
+/// A message that stands in no log.
 #[derive(Debug)]
 pub struct Entry {
     /// Its stamp.
@@ -106,19 +107,59 @@ impl Entry {
 
     /// The message, as a link carries it.
     pub fn publish(&self) -> Option<Publish<'_>> {
-        let content = self.content();
-        Some(Publish {
-            topic: str::from_utf8(content.topic).ok()?,
-            payload: content.payload,
-            qos: self.stamp.qos.min(1),
-            retain: self.stamp.retain,
-            properties: decode(content.properties)?,
-        })
+        publish(&self.stamp, self.content())
     }
 
     /// What it takes in memory, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len() + size_of::<Self>()
+    }
+}
+
+fn publish<'a>(stamp: &Stamp, content: Content<'a>) -> Option<Publish<'a>> {
+    Some(Publish {
+        topic: str::from_utf8(content.topic).ok()?,
+        payload: content.payload,
+        qos: stamp.qos.min(1),
+        retain: stamp.retain,
+        properties: decode(content.properties)?,
+    })
+}
+
+/// A message in a log.
+#[derive(Debug)]
+pub struct Logged {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Who needs it and is not known to have it.
+    pub lacking: Peers,
+    /// When it came, in milliseconds since the start.
+    pub at_ms: u64,
+    topic_length: usize,
+    payload_length: usize,
+    /// Topic, payload and properties, one after the other.
+    bytes: Place,
+}
+
+impl Logged {
+    /// What it takes in memory, in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.length() + size_of::<Self>()
+    }
+}
+
+/// A message in a log, with its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept<'a> {
+    /// Its stamp.
+    pub stamp: &'a Stamp,
+    content: Content<'a>,
+}
+
+impl<'a> Kept<'a> {
+    /// The message, as a link carries it.
+    pub fn publish(&self) -> Option<Publish<'a>> {
+        publish(self.stamp, self.content)
     }
 }
 
@@ -134,9 +175,12 @@ pub struct Bounds {
 /// The entries. Each has a position, which it keeps; positions ascend without gaps.
 #[derive(Debug)]
 pub struct Log {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Logged>,
     /// The position of the first entry.
     first: u64,
+    /// The contents of the entries, in the same order.
+    contents: Bytes,
+    /// The size of all entries.
     bytes: usize,
     bounds: Bounds,
     peers: Vec<OfPeer>,
@@ -159,6 +203,7 @@ impl Log {
         Self {
             entries: VecDeque::new(),
             first: 0,
+            contents: Bytes::default(),
             bytes: 0,
             bounds,
             peers: vec![OfPeer::default(); peers],
@@ -171,13 +216,28 @@ impl Log {
     }
 
     /// The entry at `position`, if it is still there.
-    pub fn get(&self, position: u64) -> Option<&Entry> {
+    pub fn get(&self, position: u64) -> Option<&Logged> {
         let at = usize::try_from(position.checked_sub(self.first)?).ok()?;
         self.entries.get(at)
     }
 
+    /// The entry at `position` with its content, if it is still there.
+    pub fn kept(&self, position: u64) -> Option<Kept<'_>> {
+        let entry = self.get(position)?;
+        let (topic, rest) = self.contents.get(entry.bytes).split_at(entry.topic_length);
+        let (payload, properties) = rest.split_at(entry.payload_length);
+        Some(Kept {
+            stamp: &entry.stamp,
+            content: Content {
+                topic,
+                payload,
+                properties,
+            },
+        })
+    }
+
     /// The entries that `peer` lacks from `position` on, with their positions.
-    pub fn lacked_after(&self, peer: usize, position: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    pub fn lacked_after(&self, peer: usize, position: u64) -> impl Iterator<Item = (u64, &Logged)> {
         let start = position.max(self.first);
         let skipped = usize::try_from(start - self.first).unwrap_or(usize::MAX);
         let entries = (start..).zip(self.entries.iter().skip(skipped));
@@ -203,8 +263,16 @@ impl Log {
 
     /// Appends an entry and returns its position. Those that must go for it are given to `evicted`; the new one
     /// always stays.
-    pub fn append(&mut self, entry: Entry, mut evicted: impl FnMut(&Entry)) -> u64 {
-        let size = entry.size();
+    pub fn append(
+        &mut self,
+        stamp: Stamp,
+        content: &Content<'_>,
+        lacking: Peers,
+        at_ms: u64,
+        mut evicted: impl FnMut(&Logged),
+    ) -> u64 {
+        let parts = [content.topic, content.payload, content.properties];
+        let size = parts.iter().map(|part| part.len()).sum::<usize>() + size_of::<Logged>();
         while !self.entries.is_empty()
             && (self.entries.len() >= self.bounds.count || self.bytes + size > self.bounds.bytes)
         {
@@ -213,7 +281,7 @@ impl Log {
             }
         }
         let position = self.end();
-        for peer in entry.lacking.iter() {
+        for peer in lacking.iter() {
             let of_peer = &mut self.peers[peer];
             if of_peer.count == 0 {
                 of_peer.from = position;
@@ -222,15 +290,23 @@ impl Log {
             of_peer.bytes += size;
         }
         self.bytes += size;
-        self.entries.push_back(entry);
+        self.entries.push_back(Logged {
+            stamp,
+            lacking,
+            at_ms,
+            topic_length: content.topic.len(),
+            payload_length: content.payload.len(),
+            bytes: self.contents.push(parts),
+        });
         position
     }
 
     /// Takes the last entry back.
-    pub fn take_last(&mut self) -> Option<Entry> {
-        let last = self.entries.pop_back()?;
-        self.gone(&last);
-        Some(last)
+    pub fn take_last(&mut self) {
+        if let Some(last) = self.entries.pop_back() {
+            self.contents.take_last(last.bytes);
+            self.gone(&last);
+        }
     }
 
     /// `peer` has every entry that `has` says; those that everyone has go.
@@ -262,14 +338,15 @@ impl Log {
         }
     }
 
-    fn pop(&mut self) -> Option<Entry> {
+    fn pop(&mut self) -> Option<Logged> {
         let oldest = self.entries.pop_front()?;
         self.first += 1;
+        self.contents.take_first(oldest.bytes);
         self.gone(&oldest);
         Some(oldest)
     }
 
-    fn gone(&mut self, entry: &Entry) {
+    fn gone(&mut self, entry: &Logged) {
         let size = entry.size();
         self.bytes -= size;
         for peer in entry.lacking.iter() {

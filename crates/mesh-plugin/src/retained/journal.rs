@@ -20,6 +20,8 @@ use std::{fs, mem};
 
 pub use record::{Kept, Record};
 
+use crate::ffi::files::leave_descriptors;
+
 mod record;
 
 /// So many bytes of records may wait in memory for the thread.
@@ -64,7 +66,10 @@ impl Journal {
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("mesh-journal".to_owned())
-            .spawn(move || writer.run(&from_loop, &for_thread))?;
+            .spawn(move || {
+                leave_descriptors();
+                writer.run(&from_loop, &for_thread);
+            })?;
         let journal = Self {
             waiting: Vec::new(),
             dropped: 0,
@@ -134,7 +139,8 @@ impl Shared {
 struct Writer {
     path: PathBuf,
     ttl: Duration,
-    file: File,
+    /// Opened by the thread, which has descriptors of its own.
+    file: Option<File>,
     /// How much of it is good.
     length: u64,
     /// How long it was when it was last written anew.
@@ -163,7 +169,7 @@ impl Writer {
         let writer = Self {
             path: path.to_owned(),
             ttl,
-            file: OpenOptions::new().append(true).open(path)?,
+            file: None,
             length,
             compact: length,
         };
@@ -184,10 +190,14 @@ impl Writer {
 
     /// Nothing of `records` counts as written unless all of it is.
     fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all(records).and_then(|()| self.file.sync_data());
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => closed.insert(OpenOptions::new().append(true).open(&self.path)?),
+        };
+        let written = file.write_all(records).and_then(|()| file.sync_data());
         if let Err(error) = written {
             // Or what is appended next stands behind half a record and is never read.
-            self.file.set_len(self.length)?;
+            file.set_len(self.length)?;
             return Err(error);
         }
         self.length += records.len() as u64;

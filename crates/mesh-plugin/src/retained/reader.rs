@@ -9,15 +9,17 @@
 //! after everything else has been answered, and only then counts as not stored.
 
 use std::collections::HashSet;
-use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Version;
 use super::replica::Found;
+use crate::ffi::files::leave_descriptors;
 use crate::message::Property;
 use crate::salvage;
 
@@ -29,6 +31,8 @@ const LOT: usize = 200;
 const LOT_BYTES: usize = 256 << 10;
 /// A broker that says nothing for so long does not answer any more.
 const SILENCE: Duration = Duration::from_secs(10);
+/// So often a thread that waits for the broker looks whether that ends.
+const LOOK: Duration = Duration::from_millis(100);
 /// The connection is closed after so long without a job.
 const IDLE: Duration = Duration::from_secs(5);
 /// So many values wait for the broker's loop at most.
@@ -68,7 +72,7 @@ pub struct Reader {
     /// Until the reader ends.
     jobs: Option<Sender<Job>>,
     replies: Option<Receiver<Reply>>,
-    socket: Arc<Socket>,
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,21 +85,24 @@ impl Reader {
     pub fn start(login: Login) -> io::Result<Self> {
         let (jobs, from_loop) = channel::<Job>();
         let (to_loop, replies) = sync_channel(WAITING);
-        let socket = Arc::<Socket>::default();
+        let ending = Arc::<AtomicBool>::default();
         let session = Session {
             login,
             to_loop,
-            socket: Arc::clone(&socket),
+            ending: Arc::clone(&ending),
             connection: None,
             average: LOT_BYTES / 8,
         };
         let thread = thread::Builder::new()
             .name("mesh-reader".to_owned())
-            .spawn(move || session.run(&from_loop))?;
+            .spawn(move || {
+                leave_descriptors();
+                session.run(&from_loop);
+            })?;
         Ok(Self {
             jobs: Some(jobs),
             replies: Some(replies),
-            socket,
+            ending,
             thread: Some(thread),
         })
     }
@@ -126,45 +133,66 @@ impl Drop for Reader {
     /// Ends the thread. Its code belongs to this library, which the broker unloads.
     fn drop(&mut self) {
         (self.jobs, self.replies) = (None, None);
-        self.socket.close();
+        self.ending.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
     }
 }
 
-/// The connection, where it can be closed from outside, and whether it shall be.
-#[derive(Default)]
-struct Socket(Mutex<(Option<TcpStream>, bool)>);
+/// A stream that gives up when the broker ends. From outside it cannot be closed: its descriptor is the thread's own.
+struct Patient {
+    stream: TcpStream,
+    ending: Arc<AtomicBool>,
+}
 
-impl Socket {
-    fn lock(&self) -> MutexGuard<'_, (Option<TcpStream>, bool)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Fails if there shall be no connection any more.
-    fn open(&self, stream: TcpStream) -> io::Result<()> {
-        let mut guard = self.lock();
-        if guard.1 {
-            return Err(io::Error::other("the broker ends"));
+impl Patient {
+    fn new(stream: TcpStream, ending: &Arc<AtomicBool>) -> Self {
+        Self {
+            stream,
+            ending: Arc::clone(ending),
         }
-        guard.0 = Some(stream);
-        Ok(())
     }
 
-    fn close(&self) {
-        let mut guard = self.lock();
-        guard.1 = true;
-        if let Some(stream) = &guard.0 {
-            // It may be closed already.
-            stream.shutdown(Shutdown::Both).ok();
+    /// Does `act` until it is not about waiting that it fails. Each try waits for [`LOOK`] at most.
+    fn patiently<T>(&mut self, mut act: impl FnMut(&mut TcpStream) -> io::Result<T>) -> io::Result<T> {
+        let begin = Instant::now();
+        loop {
+            let result = act(&mut self.stream);
+            match &result {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if self.ending.load(Ordering::Relaxed) {
+                        return Err(io::Error::other("the broker ends"));
+                    }
+                    if begin.elapsed() >= SILENCE {
+                        return result;
+                    }
+                }
+                _ => return result,
+            }
         }
     }
 }
 
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.patiently(|stream| stream.read(buffer))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.patiently(|stream| stream.write(buffer))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Connection {
-    writer: TcpStream,
-    reader: BufReader<TcpStream>,
+    writer: Patient,
+    reader: BufReader<Patient>,
     next_id: u16,
 }
 
@@ -172,7 +200,7 @@ struct Connection {
 struct Session {
     login: Login,
     to_loop: SyncSender<Reply>,
-    socket: Arc<Socket>,
+    ending: Arc<AtomicBool>,
     connection: Option<Connection>,
     /// How large values are, on average of late.
     average: usize,
@@ -224,7 +252,6 @@ impl Session {
         if let Some(mut connection) = self.connection.take() {
             // It is closed in any case.
             connection.writer.write_all(&packets::DISCONNECT).ok();
-            self.socket.lock().0 = None;
         }
     }
 
@@ -309,12 +336,11 @@ impl Session {
         if self.connection.is_none() {
             let stream = TcpStream::connect_timeout(&self.login.address, SILENCE)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(SILENCE))?;
-            stream.set_write_timeout(Some(SILENCE))?;
-            self.socket.open(stream.try_clone()?)?;
+            stream.set_read_timeout(Some(LOOK))?;
+            stream.set_write_timeout(Some(LOOK))?;
             let mut connection = Connection {
-                reader: BufReader::new(stream.try_clone()?),
-                writer: stream,
+                reader: BufReader::new(Patient::new(stream.try_clone()?, &self.ending)),
+                writer: Patient::new(stream, &self.ending),
                 next_id: 1,
             };
             connection.writer.write_all(&packets::connect(&self.login))?;

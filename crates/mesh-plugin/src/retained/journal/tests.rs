@@ -153,7 +153,7 @@ fn a_disk_that_cannot_be_written_is_told_and_holds_nobody_up() {
     let writer = Writer {
         path: path.clone(),
         ttl: WEEK,
-        file: full,
+        file: Some(full),
         length: 0,
         compact: 0,
     };
