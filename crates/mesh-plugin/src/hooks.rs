@@ -282,7 +282,10 @@ impl Plugin {
     /// A message enters the mesh here.
     fn stamp(&self, published: &Published<'_>, message: &mut Message<'_>) -> c_int {
         let now = self.now();
-        let stamp = self.policy.borrow_mut().stamp(published, now);
+        let Some(stamp) = self.policy.borrow_mut().stamp(published, now) else {
+            message.set_retain(false);
+            return abi::SUCCESS;
+        };
         let mut text = self.stamp_text.borrow_mut();
         text.clear();
         stamp.write(&mut text);

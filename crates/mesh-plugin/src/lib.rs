@@ -34,6 +34,7 @@ pub mod replication;
 pub mod retained;
 pub mod salvage;
 pub mod stamp;
+pub mod standstill;
 pub mod startup;
 #[cfg(test)]
 mod testing;

@@ -39,6 +39,7 @@ mod held;
 mod internal;
 mod own;
 mod sessions;
+mod standstill;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
@@ -70,7 +71,7 @@ enum Routing {
     Remote,
     /// Over a link, at QoS 2: the one whose topic is stored there.
     Released(TopicKey),
-    /// Published here by ourselves, only to be stored.
+    /// Published here by ourselves, only to be stored; or older than what is known of its topic.
     Hidden,
 }
 
@@ -238,6 +239,7 @@ impl Policy {
 
     /// A client wants to connect, or the broker reloads its configuration and asks about a client again.
     pub fn basic_auth(&mut self, login: &Login<'_>, now: Now) -> Admission {
+        self.awake(now);
         self.forget_message();
         // The key may have belonged to somebody else.
         let before = self.sessions.forget(login.client);
@@ -277,6 +279,7 @@ impl Policy {
     /// Tells the place of a peer if this is its bridge, and it ended while a message of it was being handled. The
     /// broker then stands at the border of a packet, and what has come after it is worth to be salvaged.
     pub fn disconnect(&mut self, client: ClientKey, now: Now) -> Option<usize> {
+        self.awake(now);
         self.client_logout(client, now);
         let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
@@ -303,8 +306,12 @@ impl Policy {
             return;
         }
         let content = entry.content();
+        let beaten = entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
+        if beaten && self.may_be_from_before(&entry.stamp) {
+            return self.released_too_late(&entry, void);
+        }
         // What has come between must not win over it elsewhere if it does not here.
-        let late = void || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
+        let late = void || beaten;
         let entry = if late {
             self.replication.restamp(&entry)
         } else {
@@ -469,6 +476,9 @@ impl Policy {
         if asked && self.sessions.is(message.client, Part::Reader) {
             return self.message_of_own(message);
         }
+        if asked && self.moves.presence.is_outdated(message.id) {
+            return Handling::Refuse;
+        }
         if asked {
             self.client_published(message.id, message.name);
         }
@@ -513,11 +523,6 @@ impl Policy {
             self.unreleased.insert(message.topic);
         }
         Handling::Arrive(peer)
-    }
-
-    /// The stamp for the message that [`Self::message`] was about.
-    pub fn stamp(&mut self, message: &Published<'_>, now: Now) -> Stamp {
-        self.replication.stamp(message.retain, message.qos, now)
     }
 
     /// That message, stamped, is routed next, unless it has QoS 2.
@@ -567,10 +572,14 @@ impl Policy {
         content: &Content<'_>,
         now: Now,
     ) -> Arrival {
+        let stamp = stamp.filter(|stamp| self.replication.is_believed(stamp, now));
+        if let Some(stamp) = &stamp {
+            self.heard(stamp.time, now);
+        }
         let mut nobody = LinkCounts::default();
         let counts = peer.map_or(&mut nobody, |peer| &mut self.peers[peer].counts);
         counts.received += 1;
-        let Some(stamp) = stamp.filter(|stamp| self.replication.is_believed(stamp, now)) else {
+        let Some(stamp) = stamp else {
             return Arrival::New(None);
         };
         if !self.replication.arrived(&stamp) {
@@ -595,6 +604,7 @@ impl Policy {
         if topic.from != self.peers[peer].id.as_str() {
             return None;
         }
+        self.awake(now);
         match topic.about {
             internal::About::Seen => {
                 let report = Report::parse(str::from_utf8(payload).ok()?)?;
@@ -604,7 +614,7 @@ impl Policy {
                 (off > CLOCK_OFF_MS && !before).then(|| report.wall_ms as i64 - now.wall_ms as i64)
             }
             internal::About::Presence => {
-                self.clients_told(payload, now);
+                self.clients_told(peer, payload, now);
                 None
             }
             internal::About::Sync => {
@@ -670,6 +680,7 @@ impl Policy {
             || !self.own.is_idle()
             || !self.moves.newcomers.is_empty()
             || self.moves.presence.is_waiting()
+            || !self.moves.words.is_empty()
             || self.retained.is_busy()
             || (0..self.peers.len()).any(|peer| replication.is_up(peer) && !replication.is_live(peer))
     }
@@ -677,6 +688,8 @@ impl Policy {
     /// The broker's loop has turned, and some time has passed. `subscriptions` tells how many a client has.
     pub fn tick(&mut self, now: Now, subscriptions: impl Fn(ClientKey) -> Option<usize>) {
         self.turn();
+        self.awake(now);
+        self.ask_about_moves(now);
         for seq in self.held.give_up(now.up_ms) {
             self.replication.void(seq);
         }

@@ -86,6 +86,16 @@ impl Presence {
         self.connected.contains_key(&client)
     }
 
+    /// When this client connected, if it has a session here.
+    pub fn since(&self, client: ClientKey) -> Option<Hlc> {
+        Some(self.connected.get(&client)?.since)
+    }
+
+    /// Whether the session here of the client with this id is to be ended.
+    pub fn is_outdated(&self, id: &[u8]) -> bool {
+        self.outdated.contains(id)
+    }
+
     /// Whether the client with this id has connected to a peer after that time.
     pub fn has_moved(&self, id: &[u8], since: Hlc) -> bool {
         self.elsewhere.get(id).is_some_and(|moved| *moved > since)

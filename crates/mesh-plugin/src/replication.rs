@@ -35,7 +35,7 @@ pub use report::Report;
 use seen::Seen;
 
 use crate::message::{Property, encode};
-use crate::stamp::{Clock, STAMP_PROPERTY, Stamp, is_absurd};
+use crate::stamp::{Clock, Hlc, STAMP_PROPERTY, Stamp, is_absurd};
 
 /// There may be so many peers.
 pub const MOST_PEERS: usize = Peers::MOST;
@@ -202,19 +202,30 @@ impl Replication {
         self.news = true;
     }
 
-    /// A stamp for a message that enters the mesh here.
+    /// A stamp for a message that enters the mesh here now.
     pub fn stamp(&mut self, retain: bool, qos: u8, now: Now) -> Stamp {
+        let time = self.clock.next(now.wall_ms);
+        self.stamp_at(time, retain, qos)
+    }
+
+    /// A stamp for a message that counts as sent at `time`.
+    pub fn stamp_at(&mut self, time: Hlc, retain: bool, qos: u8) -> Stamp {
         let seq = self.next_seq;
         self.next_seq += 1;
         Stamp {
             origin: self.me.clone(),
             epoch: self.epoch,
             seq,
-            time: self.clock.next(now.wall_ms),
+            time,
             retain,
             requested: false,
             qos,
         }
+    }
+
+    /// No message gets the last stamp: its number is given to the next one.
+    pub fn take_back(&mut self) {
+        self.next_seq -= 1;
     }
 
     /// A message with its stamp, that every peer needs.

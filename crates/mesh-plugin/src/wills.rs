@@ -8,11 +8,9 @@
 use std::rc::Rc;
 
 use crate::stamp::Hlc;
+use crate::standstill::STANDSTILL_MS;
 
-/// A turn of the broker's loop that takes longer than that may have been a standstill, in milliseconds…
-const STANDSTILL_MS: u64 = 500;
-
-/// … after which wills are held for so long.
+/// After a standstill wills are held for so long, in milliseconds.
 const HOLD_MS: u64 = 3_000;
 
 /// Peers tell something each second. One that was not heard of for so long may be cut off.

@@ -22,6 +22,9 @@ pub const PREFIX: &str = "history/";
 const SHARED: u64 = 6;
 const OWN: u64 = 2;
 
+/// So much is sent to a broker that hangs when it is left.
+const STRANDED: usize = 3;
+
 /// The user property that names a message.
 const NAME: &str = "op";
 
@@ -30,6 +33,9 @@ const FORGED: &str = "1 broker1 1 1 ffffffffffffffff r1";
 
 /// For an answer of a broker that may hang or be cut off for a while.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A broker that does not answer for so long is left by who wants to go away: mesh-health waits as long by default.
+const LEAVES_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -53,58 +59,128 @@ pub struct Place {
     pub start: Instant,
 }
 
-impl Place {
-    fn identity(&self, part: &str) -> Identity {
-        Identity {
-            client_id: format!("{part}-{}", self.broker),
-            login: None,
-            keep_alive_s: 0,
-        }
+fn identity(part: &str, number: usize) -> Identity {
+    Identity {
+        client_id: format!("{part}-{number}"),
+        login: None,
+        keep_alive_s: 0,
     }
 }
 
-/// Publishes until `stop`, at the pace and with the content that `random` gives.
-pub async fn publish(place: Place, mut random: Random, ops: Shared<Vec<Op>>, stop: watch::Receiver<bool>) {
+/// A retained topic of a publisher.
+fn kept_topic(publisher: usize, number: u64) -> String {
+    if number < SHARED {
+        format!("{PREFIX}kept/{number}")
+    } else {
+        format!("{PREFIX}kept/{publisher}/{number}")
+    }
+}
+
+/// Publishes until `stop`, at the pace and with the content that `random` gives, at the broker that `home` tells.
+pub async fn publish(
+    mut home: watch::Receiver<Place>,
+    mut random: Random,
+    ops: Shared<Vec<Op>>,
+    stop: watch::Receiver<bool>,
+) {
+    let place = home.borrow_and_update().clone();
     let mut publisher = Publisher {
+        number: place.broker,
         place,
         ops,
         next: 0,
         packet: 0,
+        connection: 0,
         unsure: Vec::new(),
+        anew: Vec::new(),
     };
+    // A client that goes away may leave its connection open.
+    let mut left = None;
     while !*stop.borrow() {
-        let identity = publisher.place.identity("publisher");
-        let opened =
-            tokio::time::timeout(PATIENCE, Connection::open(publisher.place.address, &identity)).await;
-        if let Ok(Ok((mut connection, _))) = opened {
-            // What a broken connection has left unanswered stays so.
-            publisher.unsure.clear();
-            publisher.session(&mut connection, &mut random, &stop).await.ok();
+        let mut connection = None;
+        let is_over = || *stop.borrow() || home.has_changed().unwrap_or(true);
+        let mut moves = home.clone();
+        tokio::select! {
+            () = publisher.stay(&mut connection, &mut random, is_over) => {}
+            () = async {
+                moves.changed().await.ok();
+                tokio::time::sleep(LEAVES_AFTER).await;
+            } => {
+                if let Some(connection) = &mut connection {
+                    publisher.strand(connection, &mut random).await.ok();
+                }
+                if random.below(2) == 0 {
+                    left = connection;
+                }
+            }
         }
         tokio::time::sleep(PAUSE).await;
+        publisher.place = home.borrow_and_update().clone();
     }
+    drop(left);
 }
 
 struct Publisher {
+    number: usize,
     place: Place,
     ops: Shared<Vec<Op>>,
     next: u64,
     packet: u16,
+    /// How many connections there were.
+    connection: usize,
     /// Messages of QoS 0 since the last acknowledgement.
     unsure: Vec<usize>,
+    /// What is not answered. What of it is retained is set anew on the next connection.
+    anew: Vec<usize>,
 }
 
 impl Publisher {
+    /// Publishes on one connection, which is left in `connection`.
+    async fn stay(
+        &mut self,
+        connection: &mut Option<Connection>,
+        random: &mut Random,
+        is_over: impl Fn() -> bool,
+    ) {
+        let identity = identity("publisher", self.number);
+        let opened = tokio::time::timeout(PATIENCE, Connection::open(self.place.address, &identity)).await;
+        if let Ok(Ok((opened, _))) = opened {
+            // What a broken connection has left unanswered stays so.
+            self.unsure.clear();
+            self.connection += 1;
+            self.session(connection.insert(opened), random, is_over)
+                .await
+                .ok();
+        }
+    }
+
+    /// Sends some more to a broker that does not answer.
+    async fn strand(&mut self, connection: &mut Connection, random: &mut Random) -> Result<(), MqttError> {
+        for _ in 0..STRANDED {
+            let topic = kept_topic(self.number, random.below(SHARED + OWN));
+            let qos = 1 + random.below(2) as u8;
+            let id = self.next_id();
+            let (at, _) = self.write_down(id, topic, Deed::Set, qos);
+            self.anew.push(at);
+            // A hung broker's kernel takes what is so little.
+            tokio::time::timeout(PAUSE, self.send(connection, at, qos))
+                .await
+                .ok();
+        }
+        Ok(())
+    }
+
     async fn session(
         &mut self,
         connection: &mut Connection,
         random: &mut Random,
-        stop: &watch::Receiver<bool>,
+        is_over: impl Fn() -> bool,
     ) -> Result<(), MqttError> {
         // A QoS 2 message that was received and not yet released.
         let mut held = None;
-        while !*stop.borrow() {
+        while !is_over() {
             let (at, qos) = self.note(random);
+            self.anew.push(at);
             let packet = self.send(connection, at, qos).await?;
             match qos {
                 0 => self.unsure.push(at),
@@ -123,6 +199,10 @@ impl Publisher {
             if let Some((at, packet)) = held.take_if(|_| random.below(2) == 0) {
                 self.release(connection, at, packet).await?;
             }
+            if qos > 0 {
+                let anew = std::mem::take(&mut self.anew);
+                self.anew = anew.into_iter().filter(|at| self.is_of_before(*at)).collect();
+            }
             tokio::time::sleep(random.ms(5, 40)).await;
         }
         if let Some((at, packet)) = held {
@@ -140,9 +220,11 @@ impl Publisher {
 
     /// Draws the next message and writes it down; returns its place and QoS.
     fn note(&mut self, random: &mut Random) -> (usize, u8) {
-        let publisher = self.place.broker;
-        let id = OpId(publisher, self.next);
-        self.next += 1;
+        let publisher = self.number;
+        let id = self.next_id();
+        if let Some(topic) = self.unanswered() {
+            return self.write_down(id, topic, Deed::Set, 1);
+        }
         let deed = match random.below(20) {
             0..=8 => Deed::Pass,
             9..=15 => Deed::Set,
@@ -150,15 +232,38 @@ impl Publisher {
         };
         let topic = match (deed, random.below(SHARED + OWN)) {
             (Deed::Pass, _) => format!("{PREFIX}live/{publisher}"),
-            (_, number) if number < SHARED => format!("{PREFIX}kept/{number}"),
-            (_, number) => format!("{PREFIX}kept/{publisher}/{number}"),
+            (_, number) => kept_topic(publisher, number),
         };
         let qos = [0, 1, 1, 1, 2][random.index(5)];
+        self.write_down(id, topic, deed, qos)
+    }
+
+    fn next_id(&mut self) -> OpId {
+        let id = OpId(self.number, self.next);
+        self.next += 1;
+        id
+    }
+
+    /// A retained topic that was set or cleared on a connection before this one, without an answer; told once.
+    fn unanswered(&mut self) -> Option<String> {
+        let at = self.anew.iter().position(|at| self.is_of_before(*at))?;
+        let at = self.anew.swap_remove(at);
+        Some(lock(&self.ops)[at].topic.clone())
+    }
+
+    fn is_of_before(&self, at: usize) -> bool {
+        let op = &lock(&self.ops)[at];
+        op.deed != Deed::Pass && op.connection != self.connection
+    }
+
+    fn write_down(&self, id: OpId, topic: String, deed: Deed, qos: u8) -> (usize, u8) {
         let op = Op {
             id,
             topic,
             deed,
             qos,
+            at: self.place.broker,
+            connection: self.connection,
             sent: self.place.start.elapsed(),
             acked: None,
             refused: None,
@@ -285,7 +390,7 @@ pub async fn subscribe(place: Place, sessions: Shared<Vec<Session>>) {
 async fn follow(place: &Place, sessions: &Shared<Vec<Session>>) -> Result<(), MqttError> {
     let opened = tokio::time::timeout(
         PATIENCE,
-        Connection::open(place.address, &place.identity("subscriber")),
+        Connection::open(place.address, &identity("subscriber", place.broker)),
     )
     .await;
     let Ok(opened) = opened else { return Ok(()) };

@@ -9,6 +9,8 @@
 //!   topic was cleared after that, and it knew no value to be told of. Who rejoins is told what is retained, not how it
 //!   came to be so.
 //! - QoS 2 at the broker where it was published: its stamp is from the PUBLISH, and it is shown at the PUBREL.
+//! - What a broker reads right after it stood still counts as sent before that: it may lose against what was sent
+//!   elsewhere meanwhile, and then nobody is shown it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use super::reach::Reach;
 
-/// Names a message: its publisher, who is at the broker of the same number, and its number there.
+/// Names a message: its publisher, who is mostly at the broker of the same number, and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpId(pub usize, pub u64);
 
@@ -56,6 +58,10 @@ pub struct Op {
     pub deed: Deed,
     /// Its quality of service.
     pub qos: u8,
+    /// At which broker it was published.
+    pub at: usize,
+    /// On which connection of its publisher.
+    pub connection: usize,
     /// When it was sent.
     pub sent: Duration,
     /// When it was acknowledged; for QoS 0 when a later one on the same connection was.
@@ -159,6 +165,7 @@ impl History {
             self.check_delivery(broker, &stamps, &mut complaints);
         }
         self.check_equality(&mut complaints);
+        complaints.extend(self.turned_round(&stamps));
         for topic in self.kept_topics() {
             for (broker, retained) in self.retained.iter().enumerate() {
                 complaints.extend(self.wrong_value(broker, topic, retained.get(topic), &stamps));
@@ -190,6 +197,29 @@ impl History {
         (!stamps.is_empty()).then(|| format!("{op:?} was shown without a stamp"))
     }
 
+    /// What a publisher sets later wins, also if it has gone to another broker in between, and the one before reads only
+    /// then what it was sent. Of QoS 2 on one connection the release counts.
+    fn turned_round(&self, stamps: &BTreeMap<OpId, &Stamp>) -> Vec<String> {
+        let mut known: BTreeMap<(usize, &str), Vec<&Op>> = BTreeMap::new();
+        let mut complaints = Vec::new();
+        for op in self.ops.values().filter(|op| op.deed != Deed::Pass) {
+            let Some(stamp) = stamps.get(&op.id) else { continue };
+            let before = known.entry((op.id.0, &op.topic)).or_default();
+            let wins = |earlier: &&&Op| {
+                let comparable = earlier.connection != op.connection || (earlier.qos < 2 && op.qos < 2);
+                comparable && stamps[&earlier.id].time >= stamp.time
+            };
+            if let Some(earlier) = before.iter().find(wins) {
+                complaints.push(format!(
+                    "{op:?} counts as sent before {earlier:?}: {stamp:?}, {:?}",
+                    stamps[&earlier.id]
+                ));
+            }
+            before.push(op);
+        }
+        complaints
+    }
+
     fn kept_topics(&self) -> BTreeSet<&str> {
         let kept = self.ops.values().filter(|op| op.deed != Deed::Pass);
         kept.map(|op| op.topic.as_str()).collect()
@@ -212,7 +242,7 @@ impl History {
             if let Some(op) = op.filter(|op| !known.insert(op.id)) {
                 complaints.push(format!("{who} got {} twice on one connection: {op:?}", op.id));
             }
-            let passes = op.is_some_and(|op| op.deed == Deed::Pass || (op.qos == 2 && op.id.0 == broker));
+            let passes = op.is_some_and(|op| op.deed == Deed::Pass || (op.qos == 2 && op.at == broker));
             if passes || seen.stamp.is_none() {
                 continue;
             }
@@ -238,17 +268,18 @@ impl History {
             .filter(|op| op.qos > 0 && op.sent >= session.began && !got.contains(&op.id))
         {
             let Some(acked) = op.acked else { continue };
+            let counts_from = self.reach.counts_from(op.at, acked);
             let superseded = |seen: &Seen| match (&seen.stamp, stamps.get(&op.id)) {
                 (Some(stamp), Some(own)) => stamp.time >= own.time,
                 // Nobody saw it, so there is no stamp to compare.
-                (Some(_), None) => seen.op.is_none_or(|later| self.ops[&later].sent > acked),
+                (Some(_), None) => seen.op.is_none_or(|later| self.ops[&later].sent > counts_from),
                 (None, _) => seen.op.is_none(),
             };
             let here = || session.seen.iter().filter(|seen| seen.topic == op.topic);
             let is_kept = self.retained[broker].contains_key(&op.topic);
             let is_gone = !is_kept && here().next_back().is_none_or(|last| last.empty);
             let excused = op.deed != Deed::Pass && (is_gone || here().any(superseded));
-            if !excused && !self.reach.may_be_lost(op.id.0, acked) {
+            if !excused && !self.reach.may_be_lost(op.at, acked) {
                 complaints.push(format!(
                     "the subscriber of broker{} did not get {op:?}",
                     broker + 1
@@ -304,7 +335,7 @@ impl History {
                 .values()
                 .filter(|op| op.topic == topic && op.deed != Deed::Pass)
         };
-        let certain = here().filter(|op| op.acked.is_some_and(|at| !self.reach.may_be_lost(op.id.0, at)));
+        let certain = here().filter(|op| op.acked.is_some_and(|at| !self.reach.may_be_lost(op.at, at)));
         let winner = certain
             .max_by_key(|op| stamps.get(&op.id).map(|stamp| stamp.time))
             .filter(|op| stamps.contains_key(&op.id));
@@ -383,6 +414,8 @@ mod tests {
                 topic: topic.to_owned(),
                 deed,
                 qos: 1,
+                at: id.0,
+                connection: 0,
                 sent: at,
                 acked: Some(at),
                 refused: None,
@@ -470,6 +503,33 @@ mod tests {
             .kept(0, B)
             .says(&["broker2 None", "broker2 retains nothing"]);
         all(two(), &[A, B], A).says(&["broker1 retains Op", "broker2 retains Op"]);
+    }
+
+    #[test]
+    fn what_a_publisher_sets_later_wins_wherever_it_is() {
+        const FIRST: OpId = OpId(0, 1);
+        const SECOND: OpId = OpId(0, 2);
+        let moved = |first: u64, second: u64| {
+            let mut case = Case::new()
+                .op(FIRST, "x", Deed::Set, first)
+                .op(SECOND, "x", Deed::Set, second);
+            let op = case.0.ops.get_mut(&SECOND).unwrap();
+            (op.at, op.connection) = (1, 1);
+            // It left before that was answered.
+            case.0.ops.get_mut(&FIRST).unwrap().acked = None;
+            case
+        };
+        let kept = |case: Case, seen: &[OpId], id: OpId| {
+            BOTH.iter()
+                .fold(case, |case, broker| case.seen(*broker, seen).kept(*broker, id))
+        };
+        kept(moved(1, 2), &[FIRST, SECOND], SECOND).says(&[]);
+        kept(moved(3, 2), &[SECOND, FIRST], FIRST).says(&["counts as sent before"]);
+        // On one connection that is so for QoS 2 if it is released later.
+        let mut released = moved(3, 2);
+        released.0.ops.get_mut(&FIRST).unwrap().qos = 2;
+        released.0.ops.get_mut(&SECOND).unwrap().connection = 0;
+        kept(released, &[SECOND, FIRST], FIRST).says(&[]);
     }
 
     #[test]

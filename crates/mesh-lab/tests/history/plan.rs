@@ -57,6 +57,8 @@ pub enum Action {
     Hang(usize),
     /// SIGCONT.
     Resume(usize),
+    /// The publisher of the first goes on at the second, whatever it has sent and nobody has answered.
+    Move(usize, usize),
     /// Nothing passes between the two.
     Cut(usize, usize),
     /// Nothing passes from the first to the second.
@@ -92,6 +94,9 @@ pub struct Plan {
 /// Faults begin no later than this.
 const LAST_FAULT_MS: u64 = 9_000;
 
+/// Publishers leave brokers that hang for longer than that, most of the time.
+const WORTH_A_MOVE: Duration = Duration::from_millis(1_500);
+
 impl Plan {
     /// The history of `seed`.
     pub fn new(seed: u64, kinds: Kinds) -> Self {
@@ -116,6 +121,7 @@ impl Plan {
             }
         }
         let mut steps = draft.steps;
+        strand(seed, brokers, kinds.processes, &mut steps);
         // Stable, so that what was drawn first is done first.
         steps.sort_by_key(|(at, _)| *at);
         let mended = steps.last().map_or(Duration::from_secs(4), |(at, _)| *at);
@@ -126,6 +132,35 @@ impl Plan {
             end: mended + Duration::from_millis(500),
         }
     }
+}
+
+/// Publishers go away from brokers that hang, and come back later. Every other history ends with that. Drawn by itself,
+/// so that a seed has the same faults with it and without.
+fn strand(seed: u64, brokers: usize, is_hanging: bool, steps: &mut Vec<(Duration, Action)>) {
+    let mut random = Random::new(seed, u64::MAX);
+    if random.below(2) == 0 && is_hanging {
+        let one = random.index(brokers);
+        let begin = steps.iter().map(|(at, _)| *at).max().unwrap_or_default() + random.ms(300, 1_500);
+        steps.push((begin, Action::Hang(one)));
+        steps.push((begin + random.ms(1_600, 3_000), Action::Resume(one)));
+    }
+    let hangs = steps.iter().enumerate().filter_map(|(nth, (at, action))| {
+        let Action::Hang(one) = *action else { return None };
+        let resumed = steps[nth..]
+            .iter()
+            .find(|(end, action)| end > at && *action == Action::Resume(one));
+        resumed.map(|(end, _)| (one, *at, *end))
+    });
+    let mut moves = Vec::new();
+    for (one, at, end) in hangs {
+        let other = (one + 1 + random.index(brokers - 1)) % brokers;
+        let (leaves, returns) = (random.ms(0, 300), random.ms(1_000, 4_000));
+        if random.below(4) > 0 && end - at > WORTH_A_MOVE {
+            moves.push((at + leaves, Action::Move(one, other)));
+            moves.push((end + returns, Action::Move(one, one)));
+        }
+    }
+    steps.extend(moves);
 }
 
 /// A plan that is being drawn.
@@ -232,7 +267,7 @@ fn a_seed_is_a_history_and_all_kinds_of_faults_occur() {
         assert!(!loopback.to_string().contains("Cut"), "{loopback}");
     }
     let kinds = [
-        "Kill", "Stop", "Start", "Hang", "Resume", "Cut", "CutWay", "Heal", "PutAside",
+        "Kill", "Stop", "Start", "Hang", "Resume", "Move", "Cut", "CutWay", "Heal", "PutAside",
     ];
     assert_eq!(seen, kinds.map(str::to_owned).into());
 }

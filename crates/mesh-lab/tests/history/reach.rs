@@ -18,6 +18,9 @@ const HEARD: Duration = Duration::from_secs(1);
 /// again after 5 s.
 const RELAYED: Duration = Duration::from_secs(12);
 
+/// For so long after a standstill what clients send that were there before it may count as sent before it.
+const LATE: Duration = Duration::from_secs(6);
+
 /// Who was disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
@@ -77,6 +80,14 @@ impl Reach {
             }
         }
         false
+    }
+
+    /// From when on, at the latest, a message counts as sent that `origin` acknowledged at `at`.
+    pub fn counts_from(&self, origin: usize, at: Duration) -> Duration {
+        let standstills = self.troubles.iter().filter(|trouble| {
+            trouble.who == Who::Broker(origin) && trouble.from <= at && at <= trouble.until + LATE
+        });
+        standstills.map(|trouble| trouble.from).min().unwrap_or(at)
     }
 
     /// Adds everyone who must have heard it by `end`.
@@ -186,6 +197,15 @@ mod tests {
         ];
         // Broker 1 heard it at once, died, and had no time to hear it again before the origin died.
         assert!(reach(&troubles, &[(10, 1), (13, 0)]).may_be_lost(0, s(5)));
+    }
+
+    #[test]
+    fn what_is_read_after_a_standstill_may_count_as_sent_before_it() {
+        let hung = reach(&[(Who::Broker(0), 10, 12), (Who::Broker(0), 19, 20)], &[]);
+        for (at, from) in [(9, 9), (11, 10), (12, 10), (18, 10), (19, 19), (26, 19), (27, 27)] {
+            assert_eq!(hung.counts_from(0, s(at)), s(from), "{at}");
+        }
+        assert_eq!(hung.counts_from(1, s(11)), s(11));
     }
 
     #[test]

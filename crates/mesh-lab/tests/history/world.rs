@@ -75,6 +75,8 @@ struct World {
     sessions: Vec<Shared<Vec<Session>>>,
     publishers: JoinSet<()>,
     _subscribers: JoinSet<()>,
+    /// Where each publisher is.
+    homes: Vec<watch::Sender<Place>>,
     stop: watch::Sender<bool>,
     reach: Reach,
     /// Faults that are not mended yet, since when.
@@ -89,6 +91,7 @@ impl World {
         let ops: Vec<Shared<Vec<Op>>> = (0..plan.brokers).map(|_| Shared::default()).collect();
         let sessions: Vec<Shared<Vec<Session>>> = (0..plan.brokers).map(|_| Shared::default()).collect();
         let (mut publishers, mut subscribers) = (JoinSet::new(), JoinSet::new());
+        let mut homes = Vec::new();
         for broker in 0..plan.brokers {
             let place = Place {
                 broker,
@@ -97,8 +100,10 @@ impl World {
             };
             subscribers.spawn(clients::subscribe(place.clone(), Arc::clone(&sessions[broker])));
             let random = Random::new(plan.seed, 1 + broker as u64);
+            let (sender, home) = watch::channel(place);
+            homes.push(sender);
             publishers.spawn(clients::publish(
-                place,
+                home,
                 random,
                 Arc::clone(&ops[broker]),
                 stopped.clone(),
@@ -112,6 +117,7 @@ impl World {
             sessions,
             publishers,
             _subscribers: subscribers,
+            homes,
             stop,
             reach: Reach {
                 brokers: plan.brokers,
@@ -180,6 +186,13 @@ impl World {
             Action::Resume(one) => {
                 self.lab.resume(&name(one)).await?;
                 self.ends(one, None);
+                Ok(())
+            }
+            Action::Move(one, to) => {
+                self.homes[one].send_modify(|home| {
+                    home.broker = to;
+                    home.address = self.lab.broker(&id(to));
+                });
                 Ok(())
             }
             Action::Cut(one, other) => {

@@ -110,13 +110,7 @@ impl Client {
         let id = self.send_publish(topic, qos, retain, payload).await;
         match qos {
             0 => "sent".to_owned(),
-            1 => self
-                .expect("a PUBACK", |packet| match packet {
-                    Packet::PubAck(ack) if ack.pkid == id => Some(reason(&ack.reason)),
-                    _ => None,
-                })
-                .await
-                .unwrap_or_else(|ended| ended),
+            1 => self.acknowledged(id).await,
             _ => {
                 let reason = self.received(id).await;
                 if reason == "Success" || reason == "NoMatchingSubscribers" {
@@ -141,6 +135,15 @@ impl Client {
         publish.retain = retain;
         self.send(&Packet::Publish(publish)).await;
         id
+    }
+
+    /// Waits for the PUBACK of `id` and tells its reason.
+    pub async fn acknowledged(&mut self, id: u16) -> String {
+        let answer = self.expect("a PUBACK", |packet| match packet {
+            Packet::PubAck(ack) if ack.pkid == id => Some(reason(&ack.reason)),
+            _ => None,
+        });
+        answer.await.unwrap_or_else(|ended| ended)
     }
 
     /// Waits for the PUBREC of `id` and tells its reason.

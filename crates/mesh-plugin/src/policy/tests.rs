@@ -8,6 +8,7 @@ use crate::replication::Bounds;
 mod arrivals;
 mod held;
 mod own;
+mod standstill;
 mod wills;
 
 const LINK: Option<&[u8]> = Some(b"mesh-link");
@@ -140,7 +141,7 @@ fn message(
         Handling::Pass => Verdict::Accept,
         Handling::Refuse => Verdict::Refuse,
         Handling::Stamp => {
-            let stamp = policy.stamp(&message, NOW);
+            let stamp = policy.stamp(&message, NOW).expect("nothing later is retained");
             policy.publish(topic, stamp, &CONTENT, NOW);
             Verdict::Accept
         }

@@ -15,6 +15,7 @@ use crate::options::Ordinary;
 use crate::presence::{Presence, Session};
 use crate::replication::{Content, Now};
 use crate::stamp::{Hlc, STAMP_PROPERTY, is_absurd};
+use crate::standstill::{Standstill, Word};
 use crate::wills::{Company, HEARD_MS, Will, Wills};
 
 /// So many pairs of client and topic are remembered.
@@ -24,6 +25,9 @@ const MOST_WRITERS: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) presence: Presence,
+    pub(super) standstill: Standstill,
+    /// What peers are to be told about standstills, after what they are to be told of clients.
+    pub(super) words: Vec<(usize, Word)>,
     /// The broker reads its configuration again, and asks about every session that it has.
     pub(super) reloading: bool,
     wills: Wills,
@@ -223,7 +227,7 @@ impl Policy {
     /// What peers are to be told of clients here: a peer and a message each.
     pub fn announcements(&mut self) -> Vec<(usize, Vec<u8>)> {
         let news = self.moves.presence.turn();
-        if news.is_empty() && self.moves.newcomers.is_empty() {
+        if news.is_empty() && self.moves.newcomers.is_empty() && self.moves.words.is_empty() {
             return Vec::new();
         }
         let newcomers = std::mem::take(&mut self.moves.newcomers);
@@ -236,16 +240,26 @@ impl Policy {
             };
             messages.extend(of_peer.into_iter().map(|message| (peer, message)));
         }
+        // Behind what was known when a question came.
+        let words = std::mem::take(&mut self.moves.words);
+        messages.extend(words.into_iter().map(|(peer, word)| (peer, word.encode())));
         messages
     }
 
-    /// A peer has told of clients that have connected to it.
-    pub(super) fn clients_told(&mut self, message: &[u8], now: Now) {
+    /// A peer has told of clients that have connected to it, or asks about that.
+    pub(super) fn clients_told(&mut self, peer: usize, message: &[u8], now: Now) {
+        match Word::decode(message) {
+            Some(Word::Ask(question)) => return self.moves.words.push((peer, Word::Answer(question))),
+            Some(Word::Answer(question)) => return self.moves.standstill.answered(peer, question),
+            None => {}
+        }
         let clock = self.replication.clock();
         let wall_ms = now.wall_ms.max(clock.last().ms());
+        let standstill = &mut self.moves.standstill;
         self.moves.presence.told(message, |since| {
             let believed = !is_absurd(since, wall_ms);
             if believed {
+                standstill.heard(since, now, clock);
                 clock.observe(since);
             }
             believed

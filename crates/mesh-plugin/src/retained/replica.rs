@@ -236,6 +236,27 @@ impl Replica {
         known.is_none_or(|entry| entry.mark.version <= Version::of(stamp, b""))
     }
 
+    /// The broker stores this although something later is known of the topic. That is fetched again from a peer that has
+    /// it; where it is that there is nothing, this is removed.
+    pub fn stored_older(&mut self, topic: &[u8], stamp: &Stamp, payload: &[u8]) {
+        let Some(topic) = shared(topic) else { return };
+        let Some(known) = self.index.get(topic).map(|entry| entry.mark) else {
+            return;
+        };
+        let version = Version::of(stamp, payload);
+        if known.state == State::Present {
+            let stored = if payload.is_empty() {
+                Mark::cleared(version)
+            } else {
+                Mark::present(version)
+            };
+            self.index
+                .correct(topic, known, stored, Expiry::Unknown, self.now.wall);
+        } else {
+            self.unwanted.push_back(topic.into());
+        }
+    }
+
     /// Whether a value is known to be stored at the topic.
     pub fn is_present(&self, topic: &[u8]) -> bool {
         let known = shared(topic).and_then(|topic| self.index.get(topic));

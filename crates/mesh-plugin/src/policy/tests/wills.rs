@@ -4,7 +4,7 @@ use super::*;
 use crate::presence::Presence;
 use crate::stamp::Hlc;
 
-fn at(up_ms: u64) -> Now {
+pub(super) fn at(up_ms: u64) -> Now {
     Now {
         up_ms,
         wall_ms: NOW.wall_ms + up_ms,
@@ -12,7 +12,7 @@ fn at(up_ms: u64) -> Now {
 }
 
 /// A broker that has been steady for a while, where alice is connected. Its peers tell that they are there.
-fn steady(acl: Ordinary) -> Policy {
+pub(super) fn steady(acl: Ordinary) -> Policy {
     let mut policy = new(options(Ordinary::Allow, acl));
     for (key, id) in [(TO_B2, "mesh.link.b1.b2"), (TO_B3, "mesh.link.b1.b3")] {
         login(&mut policy, key, id, LINK, LINK_PASSWORD);
@@ -23,7 +23,7 @@ fn steady(acl: Ordinary) -> Policy {
     policy
 }
 
-fn turns(policy: &mut Policy, from_ms: u64, to_ms: u64, heard: bool) {
+pub(super) fn turns(policy: &mut Policy, from_ms: u64, to_ms: u64, heard: bool) {
     for up_ms in (from_ms..=to_ms).step_by(100) {
         if heard {
             for (peer, from) in [(0, "b2"), (1, "b3")] {
@@ -71,7 +71,7 @@ fn links(policy: &mut Policy, now: Now) -> Vec<(usize, Stamp)> {
 }
 
 /// bob connects to b2, and b2 tells.
-fn moved(policy: &mut Policy, id: &[u8], now: Now) {
+pub(super) fn moved(policy: &mut Policy, id: &[u8], now: Now) {
     let mut there = Presence::default();
     there.login(BOB, id, || Hlc::at_ms(now.wall_ms));
     let topic = parse_internal(b"$mesh/presence/b2").unwrap();
