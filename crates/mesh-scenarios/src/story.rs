@@ -14,8 +14,6 @@ pub struct Story {
     pub words: Vec<String>,
     /// What was expected.
     pub checks: Vec<Check>,
-    /// What is known not to be so, and said in the README's limits: no failure, but whoever mends it shall hear of it.
-    pub limits: Vec<Check>,
     /// What was measured.
     pub figures: Vec<Figure>,
     /// How long it took, in seconds.
@@ -52,7 +50,6 @@ impl Story {
             name: name.to_owned(),
             words: Vec::new(),
             checks: Vec::new(),
-            limits: Vec::new(),
             figures: Vec::new(),
             seconds: 0.0,
             start: Instant::now(),
@@ -75,17 +72,6 @@ impl Story {
             Some(found) => self.say(format_args!("NOT OK: {what}: {found}")),
         }
         self.checks.push(Check { what, failure });
-    }
-
-    /// Notes whether something is as it should be of which we know that it is not.
-    pub fn limit(&mut self, what: impl Into<String>, is_so: bool, found: impl Display) {
-        let what = what.into();
-        let failure = (!is_so).then(|| found.to_string());
-        match &failure {
-            None => self.say(format_args!("ok, though a known limit: {what}")),
-            Some(found) => self.say(format_args!("known limit: not so: {what}: {found}")),
-        }
-        self.limits.push(Check { what, failure });
     }
 
     /// Notes a measured value.
