@@ -159,13 +159,10 @@ fn clients_that_have_not_moved_publish_as_ever_when_peers_have_answered() {
     assert!(bob.time >= Hlc::at_ms(at(13_000).wall_ms));
     assert_eq!(asked(&mut policy, at(13_010), false), [0, 1]);
     assert_eq!(set(&mut policy, ALICE, b"alice", 1, at(13_020)), Ok(None));
-    assert_eq!(
-        asked(&mut policy, at(13_020), true),
-        [],
-        "they were asked already"
-    );
+    let again = asked(&mut policy, at(13_020), true);
+    assert!(again.is_empty(), "they were asked already");
     assert_eq!(asked(&mut policy, at(13_260), true), [0, 1]);
-    assert_eq!(asked(&mut policy, at(13_270), true), []);
+    assert!(asked(&mut policy, at(13_270), true).is_empty());
     let now = set(&mut policy, ALICE, b"alice", 1, at(13_280)).unwrap().unwrap();
     assert!(now.time > bob.time);
     // Without an answer it takes five seconds.
