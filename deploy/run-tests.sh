@@ -3,6 +3,7 @@
 #
 #   ./deploy/run-tests.sh [--long] [FILTER…]
 #   ./deploy/run-tests.sh scenarios [--long] [--lab | --netns] [--every=TIME] [--for=TIME] [NAME…]
+#   ./deploy/run-tests.sh --vm [--ssh=USER] [--user=NAME --password-file=FILE] [--long] [--every=TIME] [--for=TIME] [NAME…]
 #
 # --long      the large counts: hours instead of minutes
 # FILTER      only tests whose name contains it
@@ -10,6 +11,8 @@
 #             On loopback (--lab, the default) or in network namespaces (--netns, Linux, root).
 #             target/scenarios has the account, as JUnit XML and JSON.
 # --every, --for   of the scenario failure: a fault so often, for so long
+# --vm        those of them that need no network of their own, in the one that is deployed, from the machine in front of its
+#             brokers: they break it and mend it. Machines are reached as deploy-brokers.sh does, clients log in as NAME.
 set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,14 +24,21 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 filters=()
 scenarios=()
 only_scenarios=''
-if [ "${1:-}" = scenarios ]; then
-  only_scenarios=yes
-  shift
-fi
+case ${1:-} in
+  scenarios)
+    only_scenarios=yes
+    shift
+    ;;
+  --vm)
+    only_scenarios=yes
+    scenarios+=(--vm)
+    shift
+    ;;
+esac
 for argument in "$@"; do
   case $argument in
     -h | --help)
-      sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     --long)
@@ -39,7 +49,7 @@ for argument in "$@"; do
       [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
       scenarios+=("$argument")
       ;;
-    --every=* | --for=*)
+    --every=* | --for=* | --ssh=* | --user=* | --password-file=*)
       [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
       scenarios+=("$argument")
       ;;
@@ -57,6 +67,7 @@ need_hosts() {
 
 need_lints() {
   found shellcheck || install shellcheck
+  found shfmt || install shfmt
   cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
@@ -141,6 +152,7 @@ check_sources() {
   cargo fmt --all --check || fail "the code is not formatted; run: cargo fmt --all"
   cargo clippy --locked --workspace --all-targets --quiet -- -D warnings || fail "clippy has complaints, see above"
   (cd "$checkout" && git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x) || fail "shellcheck has complaints, see above"
+  deploy/tests/shells.sh || fail "a script is not as it should be, see above"
   check_alerts
   check_units
   if cargo deny --version >/dev/null 2>&1; then
@@ -188,6 +200,8 @@ test_services() {
   deploy/tests/systemd.sh || fail "the services do not live as they should, see above"
   deploy/tests/deploy.sh || fail "the deployment over ssh does not do what it should, see above"
   [ -n "${MESH_TEST_LONG-}" ] || return 0
+  deploy/tests/vm.sh || fail "the scenarios do not hold on machines of their own, see above"
+  deploy/tests/docker.sh || fail "docker-compose.test.yml does not do what it should, see above"
   deploy/tests/multipass.sh || fail "the deployment by Multipass does not do what it should, see above"
 }
 
