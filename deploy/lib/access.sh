@@ -3,6 +3,7 @@
 # asks for them, and are carried to the brokers, for root and Mosquitto only. Needs say.sh, packages.sh and brokers.sh.
 
 : "${checkout:?the script that sources this names the checkout}"
+: "${mesh_toml:?brokers.sh is sourced before}"
 
 # Certificates that mesh.toml names in this folder are made here, and made anew before they end; those elsewhere are given.
 own_tls=/etc/mesh/tls
@@ -43,6 +44,7 @@ need_certificates() {
   said=$(as_root "$checkout/deploy/make-certs.sh" "$own_tls" "${wanted[@]}") || fail "certificates cannot be made, see above"
   printf '%s\n' "$said" | grep '^ *made ' || true
   # mesh-nginx is no root.
+  # shellcheck disable=SC2016 # it is root's shell that fills this in
   ! as_root test -f "$own_tls/balancer.key" ||
     as_root sh -c 'chgrp mesh "$1" && chmod 640 "$1"' - "$own_tls/balancer.key" || fail "mesh-nginx cannot be given its key"
 }
