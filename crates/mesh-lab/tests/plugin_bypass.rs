@@ -189,3 +189,35 @@ async fn where_one_broker_is_bypassed_the_others_remain_a_mesh() {
         lab.stop().await.unwrap();
     }
 }
+
+/// Somebody whom another plugin lets in has the id of a link and a session that outlives the connection. It is thrown
+/// out once; Mosquitto 2.0 would not survive its end if it were done again while nobody is connected.
+#[tokio::test]
+async fn a_session_under_the_id_of_a_link_that_nobody_uses_is_left_alone() {
+    const LINK: &str = "mesh.link.broker1.broker2";
+    let lab = start(bypassed(|_| true, disguised(""))).await;
+    for n in all(&lab) {
+        wait_for_log(&lab, n, LEFT, 1).await;
+    }
+    // Its own client would take the session over.
+    lab.kill("broker2").await.unwrap();
+    let address = at(&lab, 1);
+    let output = tokio::process::Command::new("mosquitto_sub")
+        .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()])
+        .args([
+            "-V", "5", "-c", "-x", "2", "-i", LINK, "-t", "any", "-E", "-W", "1",
+        ])
+        .kill_on_drop(true)
+        .output()
+        .await;
+    output.expect("mosquitto_sub is installed");
+    let ended = ["Client ", LINK, "administrative action"];
+    wait_for_log(&lab, 1, &ended, 1).await;
+    let times = logged(&lab, 1, &ended);
+    wait_for_log(&lab, 1, &["Expiring client", LINK], 1).await;
+    assert_eq!(logged(&lab, 1, &ended), times, "it is left alone");
+    let mut client = Client::open(address, &Who::anonymous()).await;
+    client.publish("drop", 1, false, "of water").await;
+    assert!(client.is_alive().await, "the broker lives");
+    lab.stop().await.unwrap();
+}

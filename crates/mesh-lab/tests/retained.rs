@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh_lab::{Lab, wait_until};
+use mesh_runtime::mqtt::mqttbytes::QoS;
+use mesh_runtime::mqtt::mqttbytes::v5::{PingReq, Publish, PublishProperties};
+use mesh_runtime::mqtt::{Connection, Packet};
 use support::client::{Client, Who};
 use support::inbox::Inbox;
 use support::retained::{LONG, Values, agreed, database, journal, saved, status};
@@ -232,6 +235,46 @@ async fn what_expires_is_given_on_with_the_time_that_is_left_and_counted_no_more
         found.keys().collect::<BTreeSet<_>>(),
         [&"late".to_owned(), &"stays".to_owned()].into()
     );
+    lab.stop().await.unwrap();
+}
+
+/// Publishes so many values that expire, and one that does not.
+async fn publish_many_expiring(lab: &Lab, count: u32, seconds: u32) {
+    let identity = Who::anonymous().identity();
+    let (mut connection, _) = Connection::open(at(lab, 1), &identity).await.unwrap();
+    for n in 0..=count {
+        let properties = PublishProperties {
+            message_expiry_interval: (n < count).then_some(seconds),
+            ..PublishProperties::default()
+        };
+        let mut publish = Publish::new(format!("t/{n}"), QoS::AtMostOnce, "value", Some(properties));
+        publish.retain = true;
+        connection.queue(&Packet::Publish(publish)).unwrap();
+    }
+    connection.send(&Packet::PingReq(PingReq)).await.unwrap();
+    while !matches!(connection.receive().await.unwrap(), Packet::PingResp(_)) {}
+}
+
+#[tokio::test]
+async fn what_has_just_been_published_is_counted_no_more_soon_after_it_expires() {
+    const COUNT: u32 = 1_500;
+    let lab = start(brokers(3)).await;
+    publish_many_expiring(&lab, COUNT, 2).await;
+    let published = Instant::now();
+    let gone = wait_until("the values' end everywhere", LONG, async || {
+        for n in 1..=3 {
+            let status = status(&lab, n).await;
+            if status.count != 1 {
+                return Err(format!("broker{n}: {status:?}"));
+            }
+        }
+        Ok(())
+    });
+    gone.await.unwrap();
+    // At a hundred values a second it would take them fifteen.
+    let took = published.elapsed();
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    assert_eq!(agreed(&lab, &[1, 2, 3]).await.len(), 1);
     lab.stop().await.unwrap();
 }
 

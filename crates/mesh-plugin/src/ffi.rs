@@ -259,12 +259,25 @@ pub fn log(level: Level, text: &str) {
     unsafe { abi::mosquitto_log_printf(level as c_int, c"%s".as_ptr(), line.as_ptr()) }
 }
 
-/// Ends the connection of the client with this id, if there is one, without its will.
+/// Ends the connection of the client with this id, without its will. Only for a client that is connected: Mosquitto
+/// ends a session without one a second time, and uses later what it has freed then.
 pub fn kick(client_id: &str) {
+    kick_client(client_id, false);
+}
+
+/// Ends the connection of the client with this id, if there is one, as if it had broken: a will is published. Tells
+/// whether there is such a session, be it connected or not. A session that is not is left as it is, but for a
+/// DISCONNECT that Mosquitto puts into its queue.
+pub fn break_off(client_id: &str) -> bool {
+    kick_client(client_id, true)
+}
+
+fn kick_client(client_id: &str, with_will: bool) -> bool {
     let id = c_string(client_id);
     // SAFETY: `id` outlives the call. The broker calls us back from within; nothing is borrowed here.
+    let code = unsafe { abi::mosquitto_kick_client_by_clientid(id.as_ptr(), with_will) };
     // The only error is that there is no such client.
-    unsafe { abi::mosquitto_kick_client_by_clientid(id.as_ptr(), false) };
+    code == abi::SUCCESS
 }
 
 /// Runs `body`. If it panics, says so in the log, with the place, and answers `safe` instead.

@@ -40,10 +40,8 @@ pub struct Plugin {
     sockets: RefCell<Vec<Option<Socket>>>,
     /// Whether what a broken link leaves unread can be read.
     salvages: bool,
-    /// Unwanted links are being thrown out.
-    kicking: Cell<bool>,
-    /// One of them was connected.
-    intruder: Cell<bool>,
+    /// A connection has ended since this was set to `false`.
+    ended: Cell<bool>,
     started: Instant,
     /// The client ids of the links that peers fetch, in the order of the peers.
     link_ids: Vec<CString>,
@@ -133,8 +131,7 @@ impl Plugin {
             policy: RefCell::new(policy),
             options,
             contexts: Contexts::default(),
-            kicking: Cell::default(),
-            intruder: Cell::default(),
+            ended: Cell::default(),
             started,
         })
     }
@@ -369,10 +366,7 @@ impl Plugin {
 
     /// DISCONNECT.
     pub(crate) fn disconnect(&self, client: Client<'_>) -> c_int {
-        // A session that may be resumed is found even if nobody is connected, and is no intruder.
-        if self.kicking.get() && client.clean_session() {
-            self.intruder.set(true);
-        }
+        self.ended.set(true);
         let broken = self.policy.borrow_mut().disconnect(client.key(), self.now());
         if let Some(peer) = broken {
             self.take_unread(peer);
@@ -460,7 +454,7 @@ impl Plugin {
         self.publish_own(now);
         self.write_down(now);
         self.end_outdated();
-        self.kick_unwanted();
+        self.kick_unwanted(now);
         if self.board.borrow_mut().due(Duration::from_millis(now.up_ms)) {
             self.publish_counters();
             self.publish_retained_status();
@@ -490,20 +484,20 @@ impl Plugin {
         }
     }
 
-    fn kick_unwanted(&self) {
-        let unwanted = self.policy.borrow().unwanted();
-        self.kicking.set(true);
+    fn kick_unwanted(&self, now: Now) {
+        let unwanted = self.policy.borrow().unwanted(now.up_ms);
         for client_id in &unwanted {
-            ffi::kick(client_id);
-        }
-        self.kicking.set(false);
-        if self.intruder.take() {
+            self.ended.set(false);
+            let found = ffi::break_off(client_id);
             let mut policy = self.policy.borrow_mut();
-            policy.intruded();
-            let alarm = policy.take_alarm();
-            drop(policy);
-            tell(alarm);
+            if self.ended.get() {
+                policy.intruded();
+            } else if found {
+                policy.is_vacant(client_id, now.up_ms);
+            }
         }
+        let alarm = self.policy.borrow_mut().take_alarm();
+        tell(alarm);
     }
 }
 

@@ -62,6 +62,9 @@ const ALL: &[u8] = b"#";
 /// A peer's clock that is that far from ours is worth a line in the log, in milliseconds.
 const CLOCK_OFF_MS: u64 = 60_000;
 
+/// A session of a link without a connection is looked at again after so long, in milliseconds.
+const VACANT_MS: u64 = 10_000;
+
 /// Where the message came from that READ checks are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Routing {
@@ -88,6 +91,9 @@ struct Peer {
     bridge_id: String,
     /// That bridge, once it has brought something in, until it is disconnected.
     bridge: Option<ClientKey>,
+    /// There is a session with the id of the link, but nobody was connected; until then it is left alone, in
+    /// milliseconds since the start.
+    vacant_until_ms: u64,
     counts: LinkCounts,
 }
 
@@ -154,6 +160,7 @@ impl Policy {
                 link_id: link_client_id(&outward),
                 bridge_id: local_client_id(&Link { from: peer, to: own }),
                 bridge: None,
+                vacant_until_ms: 0,
                 counts: LinkCounts::default(),
             }
         });
@@ -713,16 +720,27 @@ impl Policy {
     /// The client ids of links that must not be connected: those that did not log in with us, and all of them
     /// once this broker has left the mesh. Who answers logins in our place lets them in again, so this is asked
     /// again and again.
-    pub fn unwanted(&self) -> Vec<String> {
+    pub fn unwanted(&self, now_ms: u64) -> Vec<String> {
         let left = self.bypass.is_some();
         if !left && self.sessions.has_links(self.peers.len()) {
             return Vec::new();
         }
-        let unwanted = |at: &usize| left || !self.sessions.has(Part::Link(*at));
+        let unwanted = |at: &usize| {
+            let is_vacant = now_ms < self.peers[*at].vacant_until_ms;
+            (left || !self.sessions.has(Part::Link(*at))) && !is_vacant
+        };
         (0..self.peers.len())
             .filter(unwanted)
             .map(|at| self.peers[at].link_id.clone())
             .collect()
+    }
+
+    /// One of [`Self::unwanted`] has a session, but is not connected. Each attempt to throw it out leaves something in
+    /// the queue of that session, so they become rare.
+    pub fn is_vacant(&mut self, link_id: &str, now_ms: u64) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.link_id == link_id) {
+            peer.vacant_until_ms = now_ms + VACANT_MS;
+        }
     }
 
     /// One of [`Self::unwanted`] was connected, and is no more.

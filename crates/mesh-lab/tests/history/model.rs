@@ -9,6 +9,8 @@
 //!   topic was cleared after that, and it knew no value to be told of. Who rejoins is told what is retained, not how it
 //!   came to be so.
 //! - QoS 2 at the broker where it was published: its stamp is from the PUBLISH, and it is shown at the PUBREL.
+//! - The order of the live messages of one broker, where [`Reach::may_be_overtaken`] says so: what a peer lacks for
+//!   three seconds is sent to it by others as well, and by its origin again.
 //! - What a broker reads right after it stood still counts as sent before that: it may lose against what was sent
 //!   elsewhere meanwhile, and then nobody is shown it.
 
@@ -161,6 +163,7 @@ impl History {
         for (broker, sessions) in self.sessions.iter().enumerate() {
             for session in sessions {
                 self.check_session(broker, session, &mut complaints);
+                self.check_order(broker, session, &mut complaints);
             }
             self.check_delivery(broker, &stamps, &mut complaints);
         }
@@ -250,6 +253,30 @@ impl History {
             if let Some(before) = before.filter(|before| !follows(before, seen)) {
                 complaints.push(format!(
                     "{who} got an older value after a newer one: {before:?}, then {seen:?}"
+                ));
+            }
+        }
+    }
+
+    /// What one broker sends on to live subscribers comes in the order of its stamps, topic by topic. Of QoS 2 the release
+    /// counts, which the stamp does not tell.
+    fn check_order(&self, broker: usize, session: &Session, complaints: &mut Vec<String>) {
+        let mut latest: BTreeMap<(&str, &str), (&Stamp, &Op)> = BTreeMap::new();
+        for seen in &session.seen {
+            let (Some(op), Some(stamp)) = (seen.op.and_then(|id| self.ops.get(&id)), &seen.stamp) else {
+                continue;
+            };
+            if op.deed != Deed::Pass || op.qos != 1 {
+                continue;
+            }
+            let place = latest.entry((&op.topic, &stamp.origin)).or_insert((stamp, op));
+            if place.0.time <= stamp.time {
+                *place = (stamp, op);
+            } else if !self.reach.may_be_overtaken(op.at, broker, op.sent, place.1.sent) {
+                complaints.push(format!(
+                    "the subscriber of broker{} got {op:?} after {:?}",
+                    broker + 1,
+                    place.1
                 ));
             }
         }
@@ -387,6 +414,7 @@ fn follows(first: &Seen, second: &Seen) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reach::{Trouble, Who};
     use super::*;
 
     /// A mesh of two brokers to which nothing happens: messages are numbered, `time` is their stamp's and when they
@@ -483,6 +511,30 @@ mod tests {
         let mut forged = one().seen(0, &[A]).seen(1, &[A]);
         forged.0.sessions[1][0].seen[0].stamp = None;
         forged.says(&["without a stamp"]);
+    }
+
+    #[test]
+    fn live_messages_of_one_broker_come_in_order() {
+        const LATER: OpId = OpId(0, 2);
+        let two = || {
+            Case::new()
+                .op(A, "x", Deed::Pass, 1)
+                .op(LATER, "x", Deed::Pass, 2)
+                .op(B, "x", Deed::Pass, 3)
+        };
+        two().seen(0, &[A, LATER, B]).seen(1, &[B, A, LATER]).says(&[]);
+        let turned = || two().seen(0, &[A, LATER, B]).seen(1, &[B, LATER, A]);
+        turned().says(&["broker2 got"]);
+        let mut released = turned();
+        released.0.ops.get_mut(&A).unwrap().qos = 2;
+        released.says(&[]);
+        let mut cut = turned();
+        cut.0.reach.troubles.push(Trouble {
+            who: Who::Pair(0, 1),
+            from: Duration::ZERO,
+            until: Duration::from_secs(9),
+        });
+        cut.says(&[]);
     }
 
     #[test]

@@ -18,6 +18,9 @@ const HEARD: Duration = Duration::from_secs(1);
 /// again after 5 s.
 const RELAYED: Duration = Duration::from_secs(12);
 
+/// A fault that is over within this leads to nothing that is sent by others: they wait for three seconds.
+const SHORT: Duration = Duration::from_millis(2_500);
+
 /// For so long after a standstill what clients send that were there before it may count as sent before it.
 const LATE: Duration = Duration::from_secs(6);
 
@@ -88,6 +91,27 @@ impl Reach {
             trouble.who == Who::Broker(origin) && trouble.from <= at && at <= trouble.until + LATE
         });
         standstills.map(|trouble| trouble.from).min().unwrap_or(at)
+    }
+
+    /// Whether a message that was sent to `origin` at `sent` may come to `receiver` after one that was sent at `later`.
+    pub fn may_be_overtaken(&self, origin: usize, receiver: usize, sent: Duration, later: Duration) -> bool {
+        let concerned = |who: Who| match who {
+            Who::Broker(broker) => broker == origin || broker == receiver,
+            Who::Pair(one, other) => [(origin, receiver), (receiver, origin)].contains(&(one, other)),
+        };
+        origin != receiver
+            && self.troubles.iter().any(|trouble| {
+                let died = |death: &Death| {
+                    trouble.who == Who::Broker(death.broker)
+                        && death.from <= trouble.until
+                        && trouble.from <= death.until
+                };
+                let is_short = trouble.until - trouble.from < SHORT && !self.deaths.iter().any(died);
+                concerned(trouble.who)
+                    && !is_short
+                    && sent <= trouble.until + LINK_RETURNS
+                    && trouble.from <= later + HEARD
+            })
     }
 
     /// Adds everyone who must have heard it by `end`.
@@ -197,6 +221,17 @@ mod tests {
         ];
         // Broker 1 heard it at once, died, and had no time to hear it again before the origin died.
         assert!(reach(&troubles, &[(10, 1), (13, 0)]).may_be_lost(0, s(5)));
+    }
+
+    #[test]
+    fn a_message_is_overtaken_only_where_others_help() {
+        let long = reach(&[(Who::Pair(0, 1), 10, 14)], &[]);
+        assert!(long.may_be_overtaken(0, 1, s(9), s(10)) && long.may_be_overtaken(1, 0, s(28), s(28)));
+        assert!(!long.may_be_overtaken(0, 1, s(8), s(8)) && !long.may_be_overtaken(0, 1, s(30), s(31)));
+        assert!(!long.may_be_overtaken(0, 2, s(11), s(12)) && !long.may_be_overtaken(0, 0, s(11), s(12)));
+        let short = [(Who::Broker(1), 10, 12)];
+        assert!(!reach(&short, &[]).may_be_overtaken(0, 1, s(9), s(11)));
+        assert!(reach(&short, &[(10, 1)]).may_be_overtaken(0, 1, s(9), s(11)));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Plugin {
             let problem = match reply {
                 Reply::Found(job, found) => {
                     bytes += found.packet.len();
-                    self.policy.borrow_mut().retained().found(job, found);
+                    self.policy.borrow_mut().retained().found(job, found, now.into());
                     None
                 }
                 Reply::Done(job, result) => {

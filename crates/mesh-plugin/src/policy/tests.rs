@@ -505,7 +505,7 @@ fn a_publish_that_we_were_not_asked_about_ends_the_mesh_here() {
     assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
     assert_eq!(arrive(&mut policy, T1, 1), Verdict::Refuse);
     policy.tick(NOW, |_| Some(2));
-    assert_eq!(policy.unwanted(), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
+    assert_eq!(policy.unwanted(0), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
     let again = login(
         &mut policy,
         ClientKey(0x21),
@@ -548,30 +548,41 @@ fn a_subscription_that_we_were_not_asked_about_ends_the_mesh_here() {
         policy.tick(NOW, |_| subscriptions);
         assert_eq!(policy.take_alarm(), None);
     }
-    assert_eq!(policy.unwanted(), ["mesh.link.b1.b3"]);
+    assert_eq!(policy.unwanted(0), ["mesh.link.b1.b3"]);
     policy.tick(NOW, |_| Some(1));
     assert_eq!(policy.take_alarm(), Some(Bypass::Subscribe));
-    assert_eq!(policy.unwanted(), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
+    assert_eq!(policy.unwanted(0), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
 }
 
 #[test]
 fn a_link_that_did_not_log_in_with_us_is_unwanted_and_ends_the_mesh_here() {
     let mut policy = linked();
-    assert_eq!(policy.unwanted(), Vec::<String>::new());
+    assert_eq!(policy.unwanted(0), Vec::<String>::new());
     policy.disconnect(TO_B3, NOW);
-    assert_eq!(policy.unwanted(), ["mesh.link.b1.b3"]);
+    assert_eq!(policy.unwanted(0), ["mesh.link.b1.b3"]);
     // It is not there, and comes back through us: all is well.
     login(&mut policy, TO_B3, "mesh.link.b1.b3", LINK, LINK_PASSWORD);
-    assert_eq!(policy.unwanted(), Vec::<String>::new());
+    assert_eq!(policy.unwanted(0), Vec::<String>::new());
     assert_eq!(policy.take_alarm(), None);
 
     policy.disconnect(TO_B3, NOW);
     policy.intruded();
     assert_eq!(policy.take_alarm(), Some(Bypass::Login));
-    assert_eq!(policy.unwanted(), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
+    assert_eq!(policy.unwanted(0), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
     assert_eq!(arrive(&mut policy, T1, 1), Verdict::Refuse);
     policy.intruded();
     assert_eq!(policy.take_alarm(), None, "it is said once");
+}
+
+#[test]
+fn a_session_of_a_link_that_nobody_uses_is_left_alone_for_a_while() {
+    let mut policy = linked();
+    policy.disconnect(TO_B2, NOW);
+    policy.disconnect(TO_B3, NOW);
+    policy.is_vacant("mesh.link.b1.b3", 500);
+    assert_eq!(policy.unwanted(500), ["mesh.link.b1.b2"]);
+    assert_eq!(policy.unwanted(10_499), ["mesh.link.b1.b2"]);
+    assert_eq!(policy.unwanted(10_500), ["mesh.link.b1.b2", "mesh.link.b1.b3"]);
 }
 
 #[test]

@@ -4,11 +4,14 @@
 //! about 50 bytes and itself, and everything that takes longer is done in pieces that the caller bounds. Topics
 //! stand sorted by their hash in [`BUCKETS`] small tables, since that is how [`super::sync`] walks through them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 
 use super::digest::{BUCKETS, Digests, TopicHash, bucket_of};
 use super::{Expiry, Mark, State};
+
+/// So many new values are kept in mind of which nobody has told when they expire. The others are found by a sweep.
+const MOST_FRESH: usize = 20_000;
 
 /// What an offer came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,8 @@ pub struct Index {
     digests: Digests,
     /// Values that expire, by the second in which they do.
     expiring: BTreeSet<(u32, u64)>,
+    /// Where values came of which nobody has told when they expire, in that order. Some of it may be known by now.
+    fresh: VecDeque<u64>,
     /// How many marks are not of stored values.
     ended: usize,
     /// The next bucket that is looked at.
@@ -96,6 +101,7 @@ impl Default for Index {
             buckets: (0..BUCKETS).map(|_| Vec::new()).collect(),
             digests: Digests::default(),
             expiring: BTreeSet::new(),
+            fresh: VecDeque::new(),
             ended: 0,
             sweep: 0,
         }
@@ -218,6 +224,24 @@ impl Index {
         topics
     }
 
+    /// Of the values that came last those of which nobody has told when they expire, about `most` of them; each once.
+    pub fn take_fresh(&mut self, most: usize) -> Vec<Topic> {
+        let mut places: Vec<u64> = self.fresh.drain(..self.fresh.len().min(most)).collect();
+        places.sort_unstable();
+        places.dedup();
+        let unknown = places.into_iter().flat_map(|place| {
+            let bucket = &self.buckets[bucket_of(place)];
+            let from = bucket.partition_point(|slot| slot.place < place);
+            let same = bucket[from..].iter().take_while(move |slot| slot.place == place);
+            same.filter(|slot| slot.mark.state == State::Present && !slot.known)
+        });
+        let topic = |slot: &Slot| Topic {
+            name: slot.topic.clone(),
+            mark: slot.mark,
+        };
+        unknown.map(topic).collect()
+    }
+
     /// Looks at about `most` topics, going on where the last call has ended: forgets what ended more than `ttl`
     /// seconds before `now`, and tells of `unknown` values at most that nobody knows when they expire.
     pub fn sweep(&mut self, now: u32, ttl: u32, most: usize, unknown: usize) -> Swept {
@@ -328,6 +352,8 @@ impl Index {
             self.ended += 1;
         } else if slot.second != 0 {
             self.expiring.insert((slot.second, slot.place));
+        } else if !slot.known && self.fresh.len() < MOST_FRESH {
+            self.fresh.push_back(slot.place);
         }
         self.digests.add(hash, slot.mark);
     }

@@ -26,9 +26,13 @@ const TURN: usize = 400;
 /// How often a part of the index is looked at, and how large a part.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const SWEEP: usize = 2_000;
-/// How often values are read to learn when they expire, and how many.
+/// So many new values are read each time to learn when they expire…
+const FRESH: usize = 100;
+/// … and so often others that are found in the index, if there are no new ones, and so many.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE: usize = 200;
+/// So many bytes are read for that in a microsecond, at most.
+const PROBE_BYTES: usize = 4;
 /// A job of the reader that is not done after this is given up.
 const JOB_LOST: Duration = Duration::from_secs(60);
 /// More deletions than this are forgotten before their time.
@@ -133,7 +137,9 @@ pub struct Replica {
     unwanted: VecDeque<Box<str>>,
     actions: VecDeque<Action>,
     next_sweep: Duration,
+    /// When others than new values are read again, and when anything is.
     next_probe: Duration,
+    no_probe_before: Duration,
     in_sync: bool,
     /// Since when this broker is out of sync, or alone.
     since: Duration,
@@ -169,6 +175,7 @@ impl Replica {
             actions: VecDeque::new(),
             next_sweep: Duration::ZERO,
             next_probe: PROBE_EVERY,
+            no_probe_before: Duration::ZERO,
             in_sync: peers == 0,
             since: Duration::ZERO,
             met: false,
@@ -437,12 +444,21 @@ impl Replica {
         // Deletions of a million topics are forgotten sooner, so that a client cannot fill the memory with them.
         let ttl = u64::from(self.ttl) * MOST_ENDED / (self.index.ended() as u64).max(MOST_ENDED);
         let ttl = u32::try_from(ttl).unwrap_or(self.ttl);
-        let probes = now.up >= self.next_probe && !self.jobs.values().any(|job| job.wish.is_none());
-        let most = if probes { PROBE } else { 0 };
+        let probes = now.up >= self.no_probe_before && !self.jobs.values().any(|job| job.wish.is_none());
+        let mut unknown = if probes {
+            self.index.take_fresh(FRESH)
+        } else {
+            Vec::new()
+        };
+        let looks = probes && unknown.is_empty() && now.up >= self.next_probe;
+        let most = if looks { PROBE } else { 0 };
         let swept = self.index.sweep(now.wall, ttl, SWEEP, most);
         if !swept.unknown.is_empty() {
             self.next_probe = now.up + PROBE_EVERY;
-            let topics = swept.unknown.into_iter().map(|topic| (topic.name, topic.mark));
+            unknown = swept.unknown;
+        }
+        if !unknown.is_empty() {
+            let topics = unknown.into_iter().map(|topic| (topic.name, topic.mark));
             self.read(None, topics.collect(), now);
         }
         self.jobs
@@ -482,9 +498,8 @@ impl Replica {
         self.actions.push_back(Action::Read(id, names));
     }
 
-    /// The reader has found a value.
-    pub fn found(&mut self, job: u64, found: Found) {
-        let now = self.now;
+    /// The reader has found a value; `now` is not before that, so that nothing is taken to expire too early.
+    pub fn found(&mut self, job: u64, found: Found, now: Now) {
         let Some(job) = self.jobs.get_mut(&job) else {
             return;
         };
@@ -510,7 +525,11 @@ impl Replica {
             }
             _ => {}
         }
-        let Some(wish) = job.wish else { return };
+        let Some(wish) = job.wish else {
+            let pause = Duration::from_micros((found.packet.len() / PROBE_BYTES) as u64);
+            self.no_probe_before = self.no_probe_before.max(now.up) + pause;
+            return;
+        };
         if mark >= wished {
             self.actions.push_back(Action::Send(wish.peer, found.packet));
         }

@@ -90,6 +90,35 @@ fn replicas_that_heard_the_same_in_any_order_and_number_are_equal() {
 }
 
 #[test]
+fn new_values_are_told_once_if_it_is_not_known_when_they_expire() {
+    let mut index = Index::default();
+    let set = |index: &mut Index, topic: &str, hlc: u64, expiry: Expiry| {
+        index.offer(topic, Mark::present(version(hlc)), expiry, NOW);
+    };
+    set(&mut index, "told", 1, Expiry::Never);
+    set(&mut index, "one", 1, Expiry::Unknown);
+    set(&mut index, "two", 1, Expiry::Unknown);
+    set(&mut index, "one", 2, Expiry::Unknown);
+    set(&mut index, "learnt", 1, Expiry::Unknown);
+    set(&mut index, "learnt", 1, Expiry::At(NOW + 5));
+    index.offer("gone", Mark::cleared(version(1)), Expiry::Unknown, NOW);
+    let mut fresh: Vec<_> = index
+        .take_fresh(100)
+        .into_iter()
+        .map(|topic| (topic.name, topic.mark))
+        .collect();
+    fresh.sort();
+    let expected = [("one", 2), ("two", 1)].map(|(name, hlc)| (name.into(), Mark::present(version(hlc))));
+    assert_eq!(fresh, expected);
+    assert_eq!(index.take_fresh(100), []);
+    for n in 0..MOST_FRESH + 10 {
+        set(&mut index, &format!("t/{n}"), 1, Expiry::Unknown);
+    }
+    assert_eq!(index.take_fresh(150).len(), 150);
+    assert_eq!(index.take_fresh(usize::MAX).len(), MOST_FRESH - 150);
+}
+
+#[test]
 fn replicas_that_gossip_at_random_converge() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
