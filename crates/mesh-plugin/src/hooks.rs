@@ -286,13 +286,14 @@ impl Plugin {
         let mut text = self.stamp_text.borrow_mut();
         text.clear();
         stamp.write(&mut text);
-        if let Err(code) = message.append(c"mesh", &mut text) {
-            log(Level::Error, &format!("cannot stamp a message: error {code}"));
-        }
         let mut properties = self.properties.borrow_mut();
         properties.clear();
         for property in message.properties() {
             encode(property, &mut properties);
+        }
+        encode(Property::User(STAMP_PROPERTY, &text), &mut properties);
+        if let Err(code) = message.append(c"mesh", &mut text) {
+            log(Level::Error, &format!("cannot stamp a message: error {code}"));
         }
         let content = Content {
             topic: message.topic(),
@@ -422,14 +423,14 @@ impl Plugin {
     /// TICK. Under load the broker's loop turns once for each packet, so what has to be done now and then is done
     /// once a millisecond, unless something waits for it.
     pub(crate) fn tick(&self) -> c_int {
-        let now = self.now();
-        let early = self.worked_ms.replace(Some(now.up_ms)) == Some(now.up_ms);
+        let up_ms = self.started.elapsed().as_millis() as u64;
+        let early = self.worked_ms.replace(Some(up_ms)) == Some(up_ms);
         let mut policy = self.policy.borrow_mut();
         if early && !policy.is_waiting() {
             policy.turn();
         } else {
             drop(policy);
-            self.work(now);
+            self.work(self.now());
         }
         abi::SUCCESS
     }

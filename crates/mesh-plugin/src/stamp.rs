@@ -138,8 +138,9 @@ impl Stamp {
     /// Reads a stamp; `None` if it is not one.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix(VERSION)?.strip_prefix(' ')?;
-        let (origin, text) = text.split_once(' ')?;
-        let mut rest = text.as_bytes();
+        // Ids are short: to search by hand is faster.
+        let end = text.bytes().position(|byte| byte == b' ')?;
+        let (origin, mut rest) = (&text[..end], &text.as_bytes()[end + 1..]);
         let epoch = take_hexadecimal(&mut rest)?;
         let seq = take_hexadecimal(&mut rest)?;
         let time = Hlc(take_hexadecimal(&mut rest)?);
@@ -170,31 +171,38 @@ fn flag(text: &[u8], name: u8) -> (bool, &[u8]) {
     }
 }
 
-fn push_hexadecimal(text: &mut String, mut number: u64) {
-    let mut digits = [0; 16];
-    let mut first = digits.len();
-    while first == digits.len() || number > 0 {
-        first -= 1;
-        digits[first] = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
+fn push_hexadecimal(text: &mut String, number: u64) {
+    let digits = (67 - (number | 1).leading_zeros()) / 4;
+    for place in (0..digits).rev() {
+        text.push(char::from(
+            b"0123456789abcdef"[(number >> (4 * place) & 0xf) as usize],
+        ));
     }
-    text.push_str(str::from_utf8(&digits[first..]).unwrap_or_default());
 }
+
+/// What a byte is worth as a digit of a number in lower-case hexadecimal.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
+const NO_DIGIT: u8 = 0xff;
 
 /// Takes a number in lower-case hexadecimal without leading zeros, and the space after it.
 fn take_hexadecimal(rest: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for (at, byte) in rest.iter().enumerate() {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b' ' if at > 0 => {
-                let leading = at > 1 && rest[0] == b'0';
-                *rest = &rest[at + 1..];
-                return (!leading).then_some(number);
-            }
-            _ => return None,
-        };
+        let digit = DIGITS[usize::from(*byte)];
+        if digit == NO_DIGIT {
+            let leading = at > 1 && rest[0] == b'0';
+            let whole = *byte == b' ' && at > 0 && !leading;
+            *rest = &rest[at + 1..];
+            return whole.then_some(number);
+        }
         if number >> 60 != 0 {
             return None;
         }
