@@ -149,10 +149,14 @@ impl Conf {
     }
 }
 
+/// What to do where a file cannot be read.
+const HINT: &str = "give the folder or the file of a Mosquitto, as one who may read it";
+
 /// The files of `include_dir`, in Mosquitto's order: letter by letter, without regard to case first.
 fn included(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let error = |source| ConfigError::Read {
         path: folder.to_owned(),
+        hint: HINT,
         source,
     };
     let mut names = Vec::new();
@@ -205,6 +209,7 @@ impl Reader {
     fn file(&mut self, file: &Path, is_main: bool) -> Result<(), ConfigError> {
         let text = std::fs::read(file).map_err(|source| ConfigError::Read {
             path: file.to_owned(),
+            hint: HINT,
             source,
         })?;
         let (directives, problems) = parse(file, &text);

@@ -120,10 +120,12 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}; name it with --config or MESH_CONFIG", .path.display())]
+    #[error("cannot read the configuration {}; {hint}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
+        /// How to name another one.
+        hint: &'static str,
         /// The cause.
         source: std::io::Error,
     },
@@ -172,6 +174,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read {
             path: path.to_owned(),
+            hint: "name it with --config or MESH_CONFIG",
             source,
         };
         let text = std::fs::read_to_string(path).map_err(read)?;
