@@ -244,6 +244,7 @@ again
 tries_mqtt
 tries_http
 tries_addresses
+tries_files
 changes_access
 upgrades_while_serving
 keeps_secrets
