@@ -43,10 +43,10 @@ need_certificates() {
   as_root /usr/bin/install -d -m 755 "$own_tls"
   said=$(as_root "$checkout/deploy/make-certs.sh" "$own_tls" "${wanted[@]}") || fail "certificates cannot be made, see above"
   printf '%s\n' "$said" | grep '^ *made ' || true
-  # mesh-nginx is no root.
+  # mesh-nginx is no root, and mesh-logs, which reads what strangers write, is in its group.
   # shellcheck disable=SC2016 # it is root's shell that fills this in
   ! as_root test -f "$own_tls/balancer.key" ||
-    as_root sh -c 'chgrp mesh "$1" && chmod 640 "$1"' - "$own_tls/balancer.key" || fail "mesh-nginx cannot be given its key"
+    as_root sh -c 'chown mesh "$1" && chmod 600 "$1"' - "$own_tls/balancer.key" || fail "mesh-nginx cannot be given its key"
 }
 
 # balancer_names: by what clients may call this machine. A name that make-certs.sh was given by hand stays.

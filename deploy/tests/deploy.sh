@@ -200,14 +200,23 @@ is_upgraded() {
 }
 
 mends() {
-  local before
+  local before unfinished
   on broker4 systemctl stop mosquitto
+  eventually 20 "mesh-health notices" status_is dead 's["brokers"][3]["health"]'
+  refuse "a mesh that is not well is not upgraded" script deploy-brokers.sh --ssh admin --packages /root/packages/2 --upgrade
+  expect "with a sentence that says what to do" says 'the mesh is not well, or mesh-health does not run; see meshctl status'
+  # As a deployment leaves it that was killed before it came to the restart.
+  on broker3 touch /etc/mesh/unfinished
+  unfinished=$(on broker3 systemctl show --value --property MainPID mosquitto)
   expect "the package of a broker can be removed while its journal is read" \
     on broker5 sh -c 'rm /etc/mesh/mosquitto.conf; apt-get purge -y -q mqtt-mesh-broker >/dev/null'
-  before=$(processes | sed 's/broker4=.*//')
-  runs "a broker that was stopped and one that was broken are mended" \
+  before=$(processes | sed 's/broker3=.*//')
+  runs "brokers that were stopped, broken and left half-done are mended" \
     deploy-brokers.sh --ssh admin --packages /root/packages/2
-  expect "and no other is touched" test "$(processes | sed 's/broker4=.*//')" = "$before"
+  expect "and no other is touched" test "$(processes | sed 's/broker3=.*//')" = "$before"
+  refuse "what was left half-done is in use now" \
+    test "$(on broker3 systemctl show --value --property MainPID mosquitto)" = "$unfinished"
+  refuse "and is noted no more" on broker3 test -e /etc/mesh/unfinished
 }
 
 refuses() {
@@ -235,6 +244,7 @@ again
 tries_mqtt
 tries_http
 tries_addresses
+tries_files
 changes_access
 upgrades_while_serving
 keeps_secrets

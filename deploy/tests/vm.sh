@@ -78,7 +78,7 @@ runs "the host is set up" setup-environment.sh --no-multipass --packages /root/p
 runs "five machines become brokers" deploy-brokers.sh --ssh root --packages /root/packages/1
 runs "the services are started" start-services.sh
 add_user
-install -m 755 "$MESH_TEST_PROGRAM" "$machines/host/root/usr/bin/mesh-scenarios"
+cp "$MESH_TEST_PROGRAM" "$machines/host/root/usr/bin/mesh-scenarios"
 eventually 60 "all is well" status_is 'ok 5' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")'
 scenario replication
 scenario retained

@@ -88,6 +88,24 @@ tries_addresses() {
   done
 }
 
+# Other users of the machines.
+tries_files() {
+  local user file
+  expect "the daemons' user may read the password of mesh-health" \
+    on host runuser -u mesh -- grep -q . /etc/mesh/secrets/mesh-health
+  for user in nobody mesh-logs; do
+    for file in secrets/mesh-health secrets/mesh-link passwords tls/ca.key tls/balancer.key; do
+      refuse "on the host $user may not read $file" on host runuser -u "$user" -- cat "/etc/mesh/$file"
+    done
+  done
+  expect "everybody may read what a client trusts" on host runuser -u nobody -- grep -q CERTIFICATE /etc/mesh/tls/ca.crt
+  for user in nobody mesh-journal; do
+    for file in mosquitto.conf passwords acl tls/broker1.key; do
+      refuse "on a broker's machine $user may not read $file" on broker1 runuser -u "$user" -- cat "/etc/mesh/$file"
+    done
+  done
+}
+
 # watch_command_lines: from now on, of all machines; they are processes of this one too.
 watch_command_lines() {
   client cmdlines.py >"$machines/cmdlines" &
