@@ -1,5 +1,6 @@
 //! Outages over time, as SVG.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plotters::prelude::*;
@@ -9,10 +10,13 @@ use crate::schedule::Kind;
 
 const SIZE: (u32, u32) = (960, 480);
 
+/// Points that are nearer to each other than so many pixels look like one.
+const CELL: f64 = 2.0;
+
 /// Below that nobody would see anything: the least of a logarithmic axis.
 const FLOOR_MS: f64 = 1.0;
 
-/// A plot of every client's outage, by the time and kind of its fault.
+/// A plot of the clients' outages, by the time and kind of their faults.
 ///
 /// # Errors
 ///
@@ -49,9 +53,9 @@ pub fn outages(faults: &[Felt]) -> anyhow::Result<String> {
             .draw()?;
         for (place, kind) in Kind::ALL.into_iter().enumerate() {
             let of_kind = faults.iter().filter(|fault| fault.kind == kind);
-            let points: Vec<(f64, f64)> = of_kind
-                .flat_map(|fault| fault.outages().map(|outage| (fault.at.as_secs_f64(), ms(outage))))
-                .collect();
+            let points =
+                of_kind.flat_map(|fault| fault.outages().map(|outage| (fault.at.as_secs_f64(), ms(outage))));
+            let points = apart(points, end, highest);
             if points.is_empty() {
                 continue;
             }
@@ -75,6 +79,17 @@ pub fn outages(faults: &[Felt]) -> anyhow::Result<String> {
     Ok(svg)
 }
 
+/// One of those points that would be drawn on top of each other: an hour has a hundred thousand.
+fn apart(points: impl Iterator<Item = (f64, f64)>, end: f64, highest: f64) -> Vec<(f64, f64)> {
+    let cell = |(at, ms): (f64, f64)| {
+        let across = at / end * f64::from(SIZE.0) / CELL;
+        let up = ms.ln() / highest.ln() * f64::from(SIZE.1) / CELL;
+        (across as u32, up as u32)
+    };
+    let by_cell: BTreeMap<_, _> = points.map(|point| (cell(point), point)).collect();
+    by_cell.into_values().collect()
+}
+
 fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).max(FLOOR_MS)
 }
@@ -91,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_outage_is_a_point_and_none_is_a_plot_too() {
+    fn outages_are_points_and_none_is_a_plot_too() {
         let felt = |kind, outages: &[u64]| Felt {
             at: Duration::from_secs(5),
             kind,
@@ -108,6 +123,9 @@ mod tests {
         assert_eq!(circles(&empty), 0);
         // Three points, and one in the legend for each kind.
         assert_eq!(circles(&svg), 5);
+        // What cannot be told apart is drawn once.
+        let many = outages(&[felt(Kind::Kill, &[500; 400])]).unwrap();
+        assert_eq!(circles(&many), 2);
         assert!(svg.contains("kill") && svg.contains("hang") && !svg.contains("balancer"));
     }
 }
