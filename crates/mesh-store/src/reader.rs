@@ -24,8 +24,6 @@ const COMPARED: i64 = 5000;
 #[derive(Debug, Clone)]
 pub struct Reader {
     pool: SqlitePool,
-    /// The version of the schema.
-    version: usize,
 }
 
 /// Some lines, and where to go on.
@@ -86,7 +84,7 @@ impl Reader {
             version if version > schema::LATEST => Err(StoreError::Newer {
                 path: path.to_owned(),
             }),
-            version => Ok(Self { pool, version }),
+            _ => Ok(Self { pool }),
         }
     }
 
@@ -260,7 +258,7 @@ impl Reader {
 
     /// The database as it is now.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Snapshot::take(&self.pool, self.version).await
+        Snapshot::take(&self.pool).await
     }
 
     /// How far each source has been read.

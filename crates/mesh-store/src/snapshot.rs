@@ -19,14 +19,15 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The database as it is now, of this version.
+    /// The database as it is now. mesh-logs may have brought it up to date since it was opened.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub(crate) async fn take(pool: &SqlitePool, version: usize) -> Result<Self, StoreError> {
+    pub(crate) async fn take(pool: &SqlitePool) -> Result<Self, StoreError> {
         let what = "begin to read";
         let mut transaction = pool.begin().await.during(what)?;
+        let version = crate::open::version(&mut transaction).await?;
         let parts = index::parts(&mut transaction, version).await?;
         let row = sqlx::query("SELECT coalesce(min(id), 0) AS first FROM log")
             .fetch_one(&mut *transaction)
