@@ -108,12 +108,13 @@ fn break_link(diag: &mut Diag, lab: &Lab, from: usize, to: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_cuts_of_a_link_lose_nothing_repeat_nothing_and_keep_the_order() {
     const MESSAGES: u32 = 70_000;
+    const BETWEEN: u64 = 3_500;
     let Ok(mut diag) = Diag::open() else {
         eprintln!("skipped: without CAP_NET_ADMIN no connection can be broken");
         return;
     };
     let lab = start(brokers(3)).await;
-    let (second, third) = (subscriber(&lab, 2).await, subscriber(&lab, 3).await);
+    let (second, mut third) = (subscriber(&lab, 2).await, subscriber(&lab, 3).await);
     let mut publisher = publisher(&lab, 1).await;
     let publishing = tokio::spawn(async move {
         publisher
@@ -122,7 +123,8 @@ async fn three_cuts_of_a_link_lose_nothing_repeat_nothing_and_keep_the_order() {
             .unwrap();
     });
     for cut in 1..=3 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        let more = third.count() + BETWEEN;
+        assert!(third.wait_for(more, PATIENCE).await, "messages flow");
         break_link(&mut diag, &lab, 1, 2);
         wait_for_log(
             &lab,
@@ -149,7 +151,7 @@ async fn three_cuts_of_a_link_lose_nothing_repeat_nothing_and_keep_the_order() {
 async fn a_peer_that_is_hung_for_longer_than_its_keepalive_gets_everything() {
     const MESSAGES: u32 = 15_000;
     let lab = start(brokers(3)).await;
-    let (second, third) = (subscriber(&lab, 2).await, subscriber(&lab, 3).await);
+    let (second, mut third) = (subscriber(&lab, 2).await, subscriber(&lab, 3).await);
     let mut publisher = publisher(&lab, 1).await;
     let publishing = tokio::spawn(async move {
         publisher
@@ -157,7 +159,7 @@ async fn a_peer_that_is_hung_for_longer_than_its_keepalive_gets_everything() {
             .await
             .unwrap();
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(third.wait_for(1_000, PATIENCE).await, "messages flow");
     lab.hang("broker2").await.unwrap();
     let hung = Instant::now();
     // A bridge's keepalive is 5 s; the broker waits half as long again.

@@ -14,9 +14,9 @@ use mesh_plugin::retained::reader::{Login, Reader, Reply};
 use mesh_plugin::retained::replica::Found;
 use mesh_plugin::retained::{Version, store_file};
 use mesh_plugin::salvage;
-use support::PATIENCE;
 use support::client::{Client, Who};
 use support::stock::Stock;
+use support::{PATIENCE, time_for};
 
 /// What a value's `mesh` property says, and its payload.
 type About = (Option<String>, Vec<u8>);
@@ -174,7 +174,14 @@ async fn the_reader_finds_what_is_stored_and_nothing_else() {
     publish(&stock, "expires", "soon", &expiring("500")).await;
     publish(&stock, "expired", "sooner", &expiring("1")).await;
     client.publish("t/3", 1, true, "").await;
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let expired = wait_until("a value that expires", PATIENCE, async || {
+        reader.read(7, vec!["expired".into()]);
+        match result(&reader)?.len() {
+            0 => Ok(()),
+            _ => Err("it is there".to_owned()),
+        }
+    });
+    expired.await.unwrap();
 
     let topics = (0..800)
         .map(|n| format!("t/{n}"))
@@ -196,8 +203,7 @@ async fn the_reader_finds_what_is_stored_and_nothing_else() {
             (Version::unstamped(messages[0].payload), None)
         );
     }
-    // Longer than it keeps an idle connection.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    time_for("the end of an idle connection", Duration::from_secs(6)).await;
     reader.read(7, vec!["t/5".into(), "t/3".into()]);
     assert_eq!(result(&reader).unwrap().len(), 1);
 }

@@ -5,17 +5,13 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_lab::Lab;
 use support::client::{Client, Who};
 use support::inbox::Inbox;
 use support::retained::{Values, agreed};
-use support::{PATIENCE, all, at, brokers, id, listen, quiet, start, wait_for_log};
-
-/// As long as mesh-health waits before it sends clients elsewhere.
-const HUNG: Duration = Duration::from_secs(1);
+use support::{HUNG, PATIENCE, all, at, brokers, id, listen, quiet, start, time_for, wait_for_log};
 
 /// A client of one of both versions that sends what it is told and does not wait for answers, as one does whose
 /// broker hangs.
@@ -120,7 +116,7 @@ async fn moves(version: u8, stays_open: bool) {
         left.set(&topic(qos), qos, "old");
         left.set(&topic(qos), qos, "older than new");
     }
-    tokio::time::sleep(HUNG).await;
+    time_for("a standstill", HUNG).await;
     let mut moved = Client::open(at(&lab, 2), &Who::named("mover")).await;
     for qos in 0..=2 {
         moved.publish(&topic(qos), qos, true, "new").await;
@@ -194,7 +190,7 @@ async fn if_all_brokers_hang_and_go_on_nobody_loses_anything() {
             sent.push((n, id));
         }
     }
-    tokio::time::sleep(HUNG).await;
+    time_for("a standstill", HUNG).await;
     for n in all(&lab) {
         lab.resume(id(n).as_str()).await.unwrap();
     }

@@ -8,7 +8,9 @@ use mesh_lab::wait_until;
 use support::client::{Client, Who};
 use support::inbox::Inbox;
 use support::tools::Mortal;
-use support::{PATIENCE, at, brokers, expect_once, listen, log_of, quiet, start, wait_for_log};
+use support::{
+    PATIENCE, at, brokers, expect_once, listen, log_of, quiet, stand_still, start, time_for, wait_for_log,
+};
 
 const MOVED: &str = "has connected to another broker";
 
@@ -44,9 +46,7 @@ async fn a_hung_broker_that_resumes_does_not_declare_offline_who_has_moved() {
         let lab = start(brokers(3)).await;
         let before = mortal(&lab, 1, version).await;
         let inboxes = listen(&lab, &Who::anonymous(), "status").await;
-        lab.hang("broker1").await.unwrap();
-        // Longer than a turn of its loop may take.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        stand_still(&lab, 1).await;
         let _after = mortal(&lab, 2, version).await;
         let mut client = Client::open(at(&lab, 2), &Who::anonymous()).await;
         client.publish("status", 1, true, "online").await;
@@ -56,8 +56,7 @@ async fn a_hung_broker_that_resumes_does_not_declare_offline_who_has_moved() {
         for inbox in &inboxes {
             inbox.first("status").await;
         }
-        // Longer than a will is held.
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        time_for("a will that is held", Duration::from_secs(6)).await;
         expect_online(&lab, &inboxes).await;
         lab.stop().await.unwrap();
     }
@@ -105,9 +104,7 @@ async fn the_will_of_a_client_that_died_while_its_broker_hung_is_published_once(
     let lab = start(brokers(3)).await;
     let mortal = mortal(&lab, 1, "mqttv5").await;
     let inboxes = listen(&lab, &Who::anonymous(), "status").await;
-    lab.hang("broker1").await.unwrap();
-    // Longer than a turn of its loop may take.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    stand_still(&lab, 1).await;
     mortal.die();
     lab.resume("broker1").await.unwrap();
     wait_for_log(&lab, 1, &["Client mover"], 1).await;

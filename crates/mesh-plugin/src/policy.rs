@@ -33,7 +33,7 @@ use crate::replication::seen::{Ranges, Seen};
 use crate::replication::{Content, Entry, Notice, Now, Replication, Report, report};
 use crate::retained::replica::{Replica, Restored};
 use crate::retained::sync::{self, Contact};
-use crate::stamp::{Hlc, Stamp};
+use crate::stamp::{Hlc, Stamp, is_absurd};
 
 mod held;
 mod internal;
@@ -702,8 +702,14 @@ impl Policy {
         }
         self.replication.tick(now);
         let contacts: Vec<_> = (0..self.peers.len()).map(|peer| self.contact(peer)).collect();
-        self.retained.set_storing(!self.own.is_idle());
+        self.retained
+            .set_storing(!self.own.is_idle() || !self.to_store.is_empty());
         self.retained.tick(now.into(), &contacts);
+        // A deletion by a clock that is ahead of this one must not beat what clients here set after it.
+        let ended = Hlc(self.retained.latest_ended());
+        if !is_absurd(ended, now.wall_ms) {
+            self.replication.clock().observe(ended);
+        }
         if self.bypass.is_none() && self.sessions.any_unasked(subscriptions) {
             self.leave_mesh(Bypass::Subscribe);
         }

@@ -1,8 +1,8 @@
 //! What the tests of the plugin share: small labs, clients that tell everything, and the question that most of
 //! them ask: did each message arrive exactly once?
 //!
-//! Nothing here waits for a time but for a condition, with [`PATIENCE`]; the one exception is [`quiet`], since
-//! that nothing more comes can only be seen by waiting.
+//! Nothing here waits for a time but for a condition, with [`PATIENCE`]; the exceptions are [`quiet`], since that
+//! nothing more comes can only be seen by waiting, and [`time_for`], which says what the time is for.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod client;
@@ -25,6 +25,9 @@ use inbox::Inbox;
 
 /// For what must happen. Generous, since tests share two cores; it is only used up where something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// As long as mesh-health waits before it sends clients elsewhere, and longer than a turn of a broker's loop may take.
+pub const HUNG: Duration = Duration::from_secs(1);
 
 /// How long nothing must come for us to believe that nothing will. A message that circles comes at once.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -168,7 +171,19 @@ pub async fn reload(lab: &Lab) {
     }
 }
 
-/// Waits until nothing comes to any of `inboxes` any more. The only place where a test waits for time to pass.
+/// Lets so much time pass: what happens then, or must not happen, does so after a time that nobody tells.
+pub async fn time_for(what: &str, time: Duration) {
+    eprintln!("{time:?} for {what}");
+    tokio::time::sleep(time).await;
+}
+
+/// Hangs the `n`th broker for [`HUNG`]. It hangs on when this returns.
+pub async fn stand_still(lab: &Lab, n: usize) {
+    lab.hang(id(n).as_str()).await.expect("it runs");
+    time_for("a standstill", HUNG).await;
+}
+
+/// Waits until nothing comes to any of `inboxes` any more.
 pub async fn quiet(inboxes: &[Inbox]) {
     let count = || inboxes.iter().map(Inbox::count).sum::<usize>();
     let mut seen = count();

@@ -115,6 +115,8 @@ enum Doubt {
 
 struct Job {
     wish: Option<Wish>,
+    /// When it was given, the broker had stored all that it is known to have.
+    sure: bool,
     began: Duration,
     /// What was known of each topic when it was asked for, and what the peer believed.
     topics: HashMap<Box<str>, (Option<Mark>, Mark)>,
@@ -133,6 +135,8 @@ pub struct Replica {
     next_job: u64,
     /// What peers told and is not yet done.
     ended: VecDeque<Item>,
+    /// The latest version that ended so.
+    latest_ended: u64,
     /// Topics where nothing is to be stored, unless something comes in the meantime.
     unwanted: VecDeque<Box<str>>,
     actions: VecDeque<Action>,
@@ -171,6 +175,7 @@ impl Replica {
             jobs: BTreeMap::new(),
             next_job: 0,
             ended: VecDeque::new(),
+            latest_ended: 0,
             unwanted: unwanted.into(),
             actions: VecDeque::new(),
             next_sweep: Duration::ZERO,
@@ -211,6 +216,11 @@ impl Replica {
     /// How many deletions and expired values are remembered.
     pub fn ended(&self) -> usize {
         self.index.ended()
+    }
+
+    /// The latest time of what peers told to have ended. What is published from now on must be later than that.
+    pub fn latest_ended(&self) -> u64 {
+        self.latest_ended
     }
 
     /// This is stored now. Whether it is later than what was known, and is to be.
@@ -342,6 +352,7 @@ impl Replica {
     fn end(&mut self, item: &Item, now: Now) {
         let offer = self.index.offer(&item.topic, item.mark, item.expiry, now.wall);
         let Offer::Taken(before) = offer else { return };
+        self.latest_ended = self.latest_ended.max(item.mark.version.hlc);
         let second = match item.expiry {
             Expiry::At(second) => second,
             _ => now.wall,
@@ -444,7 +455,9 @@ impl Replica {
         // Deletions of a million topics are forgotten sooner, so that a client cannot fill the memory with them.
         let ttl = u64::from(self.ttl) * MOST_ENDED / (self.index.ended() as u64).max(MOST_ENDED);
         let ttl = u32::try_from(ttl).unwrap_or(self.ttl);
-        let probes = now.up >= self.no_probe_before && !self.jobs.values().any(|job| job.wish.is_none());
+        let is_probing = self.jobs.values().any(|job| job.wish.is_none());
+        // What is still to be stored would be read as it was before.
+        let probes = now.up >= self.no_probe_before && !is_probing && !self.storing;
         let mut unknown = if probes {
             self.index.take_fresh(FRESH)
         } else {
@@ -468,6 +481,7 @@ impl Replica {
     fn read(&mut self, wish: Option<Wish>, topics: Vec<(Box<str>, Mark)>, now: Now) {
         let mut job = Job {
             wish,
+            sure: !self.storing,
             began: now.up,
             topics: HashMap::with_capacity(topics.len()),
             items: Vec::new(),
@@ -513,7 +527,7 @@ impl Replica {
         };
         match known {
             // The store is right, unless something else has been stored since.
-            Some(known) if known != mark => {
+            Some(known) if known != mark && job.sure => {
                 self.index.correct(&found.topic, known, mark, expiry, now.wall);
             }
             _ if self
@@ -553,7 +567,7 @@ impl Replica {
             return;
         }
         for (topic, (known, _)) in std::mem::take(&mut job.topics) {
-            if let Some(known) = known.filter(|known| known.state == State::Present) {
+            if let Some(known) = known.filter(|known| known.state == State::Present && job.sure) {
                 let gone = Mark::gone(known.version);
                 if self.index.correct(&topic, known, gone, Expiry::Unknown, now.wall) {
                     self.actions

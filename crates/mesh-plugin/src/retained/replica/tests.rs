@@ -436,6 +436,55 @@ fn an_expiry_that_only_one_broker_learns_of_is_learnt_by_all() {
 }
 
 #[test]
+fn what_is_still_to_be_stored_is_not_read_before() {
+    let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+    let read = |replica: &mut Replica, up: u64| {
+        let up = Duration::from_secs(up);
+        replica.tick(Now { up, wall: START }, &[Contact::Down]);
+        std::iter::from_fn(|| replica.next_action()).find(|action| matches!(action, Action::Read(..)))
+    };
+    let version = |hlc| Version { hlc, tie: 0 };
+    // The broker has stored it with an earlier stamp than it has elsewhere.
+    replica.take("t", version(5), false);
+    replica.set_storing(true);
+    assert_eq!(read(&mut replica, 3), None);
+    replica.set_storing(false);
+    let Some(Action::Read(job, topics)) = read(&mut replica, 4) else {
+        panic!("it is read later");
+    };
+    assert_eq!(topics, ["t".into()]);
+    let found = Found {
+        topic: "t".into(),
+        version: version(5),
+        expires_in: None,
+        packet: Vec::new(),
+    };
+    replica.found(job, found, Now::default());
+    replica.read_done(job, true);
+    assert_eq!(read(&mut replica, 8), None, "it is known now");
+}
+
+#[test]
+fn what_ended_elsewhere_tells_from_when_on_something_is_later() {
+    let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+    for hlc in [7, 5] {
+        replica.ended.push_back(Item {
+            topic: "deleted".into(),
+            mark: Mark::cleared(Version { hlc, tie: 0 }),
+            expiry: Expiry::At(START),
+        });
+        replica.tick(
+            Now {
+                up: STEP,
+                wall: START,
+            },
+            &[Contact::Up],
+        );
+        assert_eq!(replica.latest_ended(), 7);
+    }
+}
+
+#[test]
 fn what_expires_is_counted_no_more_within_a_second_or_two() {
     let mut mesh = Mesh::new(6, 3);
     mesh.run(Duration::from_secs(5));
