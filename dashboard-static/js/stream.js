@@ -5,6 +5,8 @@
 
 const EVENTS = ["state", "event", "logs", "gap", "reset", "tick"];
 const LOCK = "mesh-stream";
+/** Queries that the server follows for one stream. */
+const MOST_FOLLOWED = 16;
 const ME = `${Date.now().toString(36)}${Math.random().toString(36).slice(2)}`;
 
 /** The query whose lines this page wants; `null` for none. Lines of others' queries are not told here. */
@@ -50,7 +52,10 @@ export function connect(listener) {
   addEventListener("pageshow", (event) => event.persisted && wish());
 }
 
-/** Follows the log lines that `query` asks for instead of those before; `listener("logs" | "gap", data)` is told. */
+/**
+ * Follows the log lines that `query` asks for instead of those before; `listener("logs" | "gap" | "full", data)` is told.
+ * `full`: other pages follow as many queries as there may be; it begins by itself when one of them ends.
+ */
 export function followLogs(query, listener) {
   wanted = query;
   tellLines = listener;
@@ -99,8 +104,10 @@ function pass(name, data, id) {
 
 /** Opens the stream, or opens it anew if it shall follow something else. */
 function open(force) {
-  const queries = [...new Set(wishes.values())].sort();
-  const parameters = new URLSearchParams(queries.slice(0, 16).map((query) => ["follow", query]));
+  // In the order in which pages asked: who is followed stays so.
+  const queries = [...new Set(wishes.values())];
+  for (const q of queries.slice(MOST_FOLLOWED)) pass("full", { q });
+  const parameters = new URLSearchParams(queries.slice(0, MOST_FOLLOWED).sort().map((query) => ["follow", query]));
   if (!force && parameters.toString() === following) return;
   following = parameters.toString();
   if (lastId) parameters.set("after", lastId);

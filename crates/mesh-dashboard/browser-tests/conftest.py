@@ -39,10 +39,10 @@ def until(what, condition, seconds=20.0, every=0.05):
     raise AssertionError(f"no {what} within {seconds} s; last: {last!r}")
 
 
-def free_base():
+def free_base(brokers):
     """A base port all of whose ports are free; the lab takes up to 72 above it."""
     for base in range(26_010, 31_900, 100):
-        wanted = [base - 1, *range(base, base + 6), base + 70, base + 71, base + 72]
+        wanted = [base - 1, *range(base, base + brokers + 1), base + 70, base + 71, base + 72]
         sockets = []
         try:
             for port in wanted:
@@ -62,7 +62,7 @@ class Lab:
     """A running `meshctl lab up`."""
 
     def __init__(self, brokers=5):
-        self.base = free_base()
+        self.base = free_base(brokers)
         self.url = f"http://127.0.0.1:{self.base + 70}"
         self.folder = Path(tempfile.mkdtemp(prefix="mesh-page-"))
         self.state = self.folder / "lab"
@@ -157,14 +157,14 @@ def open_page(browser, lab):
     complaints = []
     expected = []
 
-    def opened(path="/", width=1280, height=800, context=None, wait=True, **options):
+    def opened(path="/", width=1280, height=800, context=None, wait=True, of=None, **options):
         if context is None:
             context = browser.new_context(viewport={"width": width, "height": height}, **options)
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"{path}: {error}"))
         page.on("console", lambda message: complaints.append(f"{path}: {message.text}") if message.type == "error" else None)
-        page.goto(lab.url + path)
+        page.goto((of or lab).url + path)
         if wait:
             page.wait_for_selector('.pill[data-state="live"]', timeout=15_000)
         return page

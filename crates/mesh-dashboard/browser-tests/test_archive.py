@@ -153,6 +153,24 @@ def test_ten_pages_follow_what_each_wants_over_one_stream(open_page, lab, browse
     context.close()
 
 
+def test_what_is_not_followed_is_said_and_begins_by_itself(open_page, lab):
+    """Sixteen other pages follow something: they are told as pages tell it, over the channel that all pages share."""
+    page = open_page("/logs?q=client:seventeenth")
+    page.wait_for_selector(".lines")
+    page.evaluate(
+        """() => {
+          window.others = new BroadcastChannel("mesh-stream");
+          for (let n = 0; n < 16; n += 1) others.postMessage({ page: `other-${n}`, wish: `client:other-${n}` });
+        }"""
+    )
+    page.click("text=Follow")
+    page.wait_for_selector("text=These lines do not come by themselves")
+    page.evaluate("others.postMessage({ page: 'other-3', wish: null })")
+    page.wait_for_selector("text=These lines do not come by themselves", state="detached")
+    subprocess.run(["mosquitto_pub", "-p", str(lab.base), "-i", "seventeenth", "-t", "x", "-m", "y"], check=True)
+    page.wait_for_selector(".lines .body:text('seventeenth')", timeout=15_000)
+
+
 def test_lines_go_on_after_the_server_was_away(open_page, lab):
     open_page.expect("ERR_")
     page = open_page("/logs?q=client:after-break")

@@ -217,6 +217,20 @@ async fn the_stream_tells_what_happens_and_can_be_resumed() {
     lab.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_mesh_health_tells_before_it_is_heard_is_not_missed() {
+    let (lab, url) = known("").await;
+    let mut stream = Stream::open(&url, None).unwrap();
+    assert_eq!(stream.next(PATIENCE).unwrap().name, "state");
+    lab.fault(&kill("mesh-health")).await.unwrap();
+    // The new one finds that at once, and the page listens again half a second later.
+    lab.fault(&kill("broker3")).await.unwrap();
+    stream.until(PATIENCE, |message| {
+        message.data["event"]["name"] == "broker.dead" && message.data["event"]["broker"] == "broker3"
+    });
+    lab.stop().await.unwrap();
+}
+
 /// Has a client with this id connect to the first broker and leave.
 fn visit(lab: &Lab, client_id: &str) {
     let broker = lab.broker(&"broker1".parse().unwrap());

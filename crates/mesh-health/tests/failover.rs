@@ -33,6 +33,42 @@ async fn a_start_adopts_what_runs_and_touches_nothing() {
     mesh.watch().await;
     mesh.wait("all well again", |s| s.state == MeshState::Ok).await;
     assert_eq!(modified(&mesh), before);
+    // The plan was read back often by now, which is nothing that anybody wants to read in a log.
+    let readback = mesh.config.balancer.readback.to_string();
+    for log in ["error.log", "access.log"] {
+        let lines = std::fs::read_to_string(mesh.config.balancer.dir.join(log)).unwrap();
+        let of_readback: Vec<_> = lines.lines().filter(|line| line.contains(&readback)).collect();
+        assert_eq!(of_readback, Vec::<&str>::new(), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_events_and_is_cut_off_is_told_what_it_missed() {
+    let mut mesh = Mesh::watched(2).await;
+    let mut cut = mesh.events().await;
+    assert_eq!(cut.next().await.unwrap().0, "status");
+    let last = cut.last_id.clone();
+    drop(cut);
+    let mut other = mesh.events().await;
+    mesh.broker(1).kill();
+    other.until("failover.completed").await;
+    let completed = other.last_id.clone();
+
+    let mut back = mesh.events_after(&last).await;
+    let (_, before) = back.until("failover.completed").await;
+    assert_eq!(back.last_id, completed);
+    assert_eq!(
+        before,
+        ["status", "broker.dead", "failover.started", "failover.switched"]
+    );
+    // Another run of the daemon tells all that it knows.
+    mesh.unwatch().await;
+    mesh.watch().await;
+    mesh.start_broker(1).await;
+    mesh.wait_health(1, HealthStatus::Healthy).await;
+    let mut back = mesh.events_after(&completed).await;
+    let (_, before) = back.until("broker.healthy").await;
+    println!("of the new run: {before:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

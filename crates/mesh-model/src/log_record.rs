@@ -31,6 +31,8 @@ impl Severity {
     pub const ERROR: Self = Self(17);
     /// Syslog's and Nginx's `crit`.
     pub const CRITICAL: Self = Self(18);
+    /// Syslog's and Nginx's `alert`; Nginx says so of a connection that was closed for it.
+    pub const ALERT: Self = Self(19);
     /// Nothing works any more.
     pub const FATAL: Self = Self(21);
 
@@ -88,7 +90,8 @@ impl FromStr for Severity {
             "warn" | "warning" => Self::WARN,
             "error" | "err" => Self::ERROR,
             "crit" | "critical" => Self::CRITICAL,
-            "fatal" | "alert" | "emerg" => Self::FATAL,
+            "alert" => Self::ALERT,
+            "fatal" | "emerg" => Self::FATAL,
             _ => return Err(InvalidSeverity(text.to_owned())),
         })
     }

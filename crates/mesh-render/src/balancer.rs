@@ -110,7 +110,8 @@ pub fn files(config: &Config) -> Result<String, RenderError> {
 ///
 /// # Errors
 ///
-/// [`RenderError::UnknownBroker`] if the plan names a broker that the configuration does not have.
+/// [`RenderError::UnknownBroker`] if the plan names a broker that the configuration does not have; else as
+/// [`nginx_conf`].
 pub fn upstream_conf(config: &Config, plan: &Plan) -> Result<String, RenderError> {
     let mut upstreams = vec![upstream(config, plan, MQTT, |broker| Some(broker.address))?];
     if config.balancer.has_websockets() {
@@ -122,6 +123,7 @@ pub fn upstream_conf(config: &Config, plan: &Plan) -> Result<String, RenderError
             plan => context! { generation => plan.generation },
             upstreams,
             balancer => context! {
+                dir => plain("balancer.dir", &config.balancer.dir)?,
                 readback => config.balancer.readback.to_string(),
                 fail_timeout_s => config.balancer.fail_timeout.as_secs(),
             },

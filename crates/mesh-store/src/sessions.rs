@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use crate::error::{StoreError, While};
 use crate::reader::Reader;
@@ -224,6 +224,15 @@ pub struct SessionFilter<'a> {
     pub limit: u32,
 }
 
+/// What was before a session of a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// How many sessions it had before.
+    pub sessions: u64,
+    /// Why the last of them ended.
+    pub last_reason: Option<String>,
+}
+
 /// What became of one client: its sessions in the order of time.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientPath {
@@ -237,6 +246,30 @@ pub struct ClientPath {
     pub sessions: Vec<Session>,
 }
 
+/// The sessions of the same client before the session `s`.
+const EARLIER: &str = "FROM client_session e WHERE e.client_id = s.client_id AND \
+     (e.connected_at, e.id) < (s.connected_at, s.id)";
+
+fn filtered(columns: &str, filter: SessionFilter<'_>) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(format!("SELECT {columns} FROM client_session s WHERE 1"));
+    if let Some(client) = filter.client_id {
+        query.push(" AND s.client_id = ").push_bind(client.to_owned());
+    }
+    if let Some(broker) = filter.broker {
+        query.push(" AND s.broker = ").push_bind(broker.to_owned());
+    }
+    if filter.open {
+        query.push(" AND s.disconnected_at IS NULL");
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND s.id < ").push_bind(before);
+    }
+    query
+        .push(" ORDER BY s.id DESC LIMIT ")
+        .push_bind(i64::from(filter.limit));
+    query
+}
+
 impl Reader {
     /// Sessions, the latest first.
     ///
@@ -244,28 +277,42 @@ impl Reader {
     ///
     /// What SQLite says.
     pub async fn sessions(&self, filter: SessionFilter<'_>) -> Result<Vec<Session>, StoreError> {
-        let mut query = QueryBuilder::new("SELECT * FROM client_session WHERE 1");
-        if let Some(client) = filter.client_id {
-            query.push(" AND client_id = ").push_bind(client);
-        }
-        if let Some(broker) = filter.broker {
-            query.push(" AND broker = ").push_bind(broker);
-        }
-        if filter.open {
-            query.push(" AND disconnected_at IS NULL");
-        }
-        if let Some(before) = filter.before {
-            query.push(" AND id < ").push_bind(before);
-        }
-        query
-            .push(" ORDER BY id DESC LIMIT ")
-            .push_bind(i64::from(filter.limit));
+        let mut query = filtered("s.*", filter);
         let rows = query
             .build()
             .fetch_all(self.pool())
             .await
             .during("read sessions")?;
         read_all(&rows)
+    }
+
+    /// Sessions, the latest first, each with what was before it.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn sessions_with_past(
+        &self,
+        filter: SessionFilter<'_>,
+    ) -> Result<Vec<(Session, Past)>, StoreError> {
+        let what = "read sessions";
+        let columns = format!(
+            "s.*, (SELECT count(*) {EARLIER}) AS earlier, \
+             (SELECT e.reason {EARLIER} ORDER BY e.connected_at DESC, e.id DESC LIMIT 1) AS last_reason"
+        );
+        let rows = filtered(&columns, filter).build().fetch_all(self.pool()).await;
+        let with_past = |row: &SqliteRow| {
+            let past = Past {
+                sessions: row.try_get::<i64, _>("earlier")?.unsigned_abs(),
+                last_reason: row.try_get("last_reason")?,
+            };
+            Ok((read(row)?, past))
+        };
+        let rows = rows.during(what)?;
+        rows.iter()
+            .map(with_past)
+            .collect::<Result<_, sqlx::Error>>()
+            .during(what)
     }
 
     /// The way of one client, at most its last 1,000 sessions; `None` if none is known.

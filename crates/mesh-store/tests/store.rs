@@ -7,7 +7,8 @@ use std::time::Duration;
 use mesh_model::{Attributes, LogRecord, Severity};
 use mesh_store::reader::Place;
 use mesh_store::retention::Limits;
-use mesh_store::{Batch, LogRow, NewRow, Query, Reader, StoreError, Writer, id};
+use mesh_store::sessions::{SessionChanges, SessionFilter};
+use mesh_store::{Batch, LogRow, NewRow, Query, Reader, Session, StoreError, Writer, id};
 
 const START_NS: i64 = 1_795_000_000_000_000_000;
 
@@ -386,6 +387,88 @@ async fn the_index_is_divided_by_time_whatever_clocks_say() {
     assert_eq!(search(&reader, "level:info").await.len(), words.len());
     let report = mesh_store::check::check(&path).await.unwrap();
     assert_eq!((report.problems, report.lines), (vec![], words.len() as u64));
+}
+
+/// A session of a client `sensor` from the second `from` until the second `to`.
+fn session(id: i64, from: i64, to: Option<i64>) -> Session {
+    let time = |second: i64| START_NS + second * 1_000_000_000;
+    Session {
+        id,
+        client_id: "sensor".to_owned(),
+        broker: "broker1".to_owned(),
+        username: None,
+        protocol: None,
+        keep_alive: None,
+        clean_start: None,
+        connected_at: time(from),
+        disconnected_at: to.map(time),
+        reason: to.map(|to| format!("left in second {to}")),
+        remote_addr: None,
+        broker_addr: None,
+    }
+}
+
+async fn store_sessions(writer: &mut Writer, sessions: Vec<Session>) {
+    let batch = Batch {
+        sessions: SessionChanges {
+            sessions,
+            ..SessionChanges::default()
+        },
+        ..Batch::default()
+    };
+    writer.commit(&batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn old_sessions_go_with_old_lines_and_open_ones_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    store(&mut writer, (0..1000).map(|number| record(number, "line"))).await;
+    let sessions = (1..=1000).map(|id| session(id, 0, (id % 100 != 0).then_some(0)));
+    store_sessions(&mut writer, sessions.collect()).await;
+    let all = Limits {
+        age: Duration::ZERO,
+        bytes: u64::MAX,
+    };
+    // Each step is short, also where there are many sessions.
+    writer.forget(all, 50).await.unwrap();
+    let reader = Reader::open(&path).await.unwrap();
+    let filter = SessionFilter {
+        limit: 2000,
+        ..SessionFilter::default()
+    };
+    assert_eq!(reader.sessions(filter).await.unwrap().len(), 950);
+    while writer.forget(all, 50).await.unwrap() > 0 {}
+    let left = reader.sessions(filter).await.unwrap();
+    assert_eq!(left.len(), 10);
+    assert!(left.iter().all(|session| session.disconnected_at.is_none()));
+}
+
+#[tokio::test]
+async fn a_session_is_told_with_what_was_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    // Two in one second: what brokers write into files has no finer time.
+    let sessions = vec![
+        session(1, 0, Some(5)),
+        session(2, 5, Some(5)),
+        session(3, 5, None),
+    ];
+    store_sessions(&mut writer, sessions).await;
+    let reader = Reader::open(&path).await.unwrap();
+    let filter = SessionFilter {
+        limit: 10,
+        ..SessionFilter::default()
+    };
+    let listed = reader.sessions_with_past(filter).await.unwrap();
+    let pasts: Vec<(i64, u64, Option<&str>)> = listed
+        .iter()
+        .map(|(session, past)| (session.id, past.sessions, past.last_reason.as_deref()))
+        .collect();
+    let reason = Some("left in second 5");
+    assert_eq!(pasts, [(3, 2, reason), (2, 1, reason), (1, 0, None)]);
 }
 
 #[tokio::test]

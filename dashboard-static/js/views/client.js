@@ -4,6 +4,7 @@ import { get } from "../api.js";
 import { h, replace } from "../dom.js";
 import { coarse, count, moment } from "../format.js";
 import { serverNow } from "../store.js";
+import { sign } from "../words.js";
 
 export function client(main, { id }) {
   const body = h("div", { class: "grid" }, h("p", { class: "empty" }, "Asking …"));
@@ -31,13 +32,13 @@ export function client(main, { id }) {
     const col = (name, isNumber) => h("th", { scope: "col", class: isNumber ? "num" : null }, name);
     const rows = [...told.sessions].reverse().map((one) => {
       const end = one.disconnected_at === null ? serverNow() : Date.parse(one.disconnected_at);
-      return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `/brokers/${encodeURIComponent(one.broker)}` }, one.broker)), h("td", {}, moment(one.connected_at)),
-        h("td", {}, one.disconnected_at === null ? h("span", { class: "is-ok" }, "connected") : moment(one.disconnected_at)), h("td", { class: "num" }, coarse(end - Date.parse(one.connected_at))),
+      return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `/brokers/${encodeURIComponent(one.broker)}` }, one.broker)), h("td", { class: "when" }, moment(one.connected_at)),
+        h("td", { class: "when" }, one.disconnected_at === null ? h("span", { class: "is-ok" }, "connected") : moment(one.disconnected_at)), h("td", { class: "num" }, coarse(end - Date.parse(one.connected_at))),
         h("td", {}, one.remote_addr ?? "–"), h("td", { class: "reason" }, one.reason ?? "–"));
     });
     replace(body,
       h("section", { class: "card" }, h("dl", { class: "facts" },
-        fact("Connected to", told.live_on.join(", ") || "no broker"), fact("Reconnects", count(told.reconnects)), fact("Address", latest.remote_addr ?? "–"), fact("User", latest.username ?? "–"), fact("MQTT", latest.protocol ?? "–"))),
+        fact("Connected to", told.live_on.length > 1 ? h("span", { class: "is-warn" }, sign("suspect"), ` ${told.live_on.join(" and ")} at once`) : told.live_on[0] ?? "no broker"), fact("Reconnects", count(told.reconnects)), fact("Address", latest.remote_addr ?? "–"), fact("User", latest.username ?? "–"), fact("MQTT", latest.protocol ?? "–"))),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Its way"), h("small", {}, "where it was, when, and why it left")), way(told.sessions)),
       h("section", { class: "card" }, h("header", {}, h("h2", {}, "Its sessions"), h("small", {}, "latest first")),
         h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Sessions" }, h("table", { class: "rows" }, h("caption", { class: "unseen" }, "Sessions"),

@@ -58,6 +58,7 @@ export function logs(main) {
   let selected = -1;
   let pouring = 0;
   let missed = 0;
+  let full = false;
   let failed = false;
 
   form.addEventListener("submit", (event) => {
@@ -209,6 +210,8 @@ export function logs(main) {
     text(live, "Following");
     followLogs(input.value.trim(), (name, news) => {
       if (name === "gap") return leftOut(news.missed);
+      if (name === "full" || full) sayFull(name === "full");
+      if (full) return;
       // From here on nothing is missed; what came since the search was, and is asked for again.
       if (!news.rows.length) return catchUp();
       waiting.push(...news.rows.filter(isNew));
@@ -219,6 +222,11 @@ export function logs(main) {
         text(fresh, `${waiting.length === MOST ? `${MOST} or more` : waiting.length} new ↑`);
       }
     });
+  }
+
+  function sayFull(isFull) {
+    full = isFull;
+    text(gap, full ? "These lines do not come by themselves: other pages of this browser follow 16 searches already. When one of them ends, this one begins." : "");
   }
 
   async function catchUp() {
@@ -239,6 +247,7 @@ export function logs(main) {
 
   function unfollow() {
     following = false;
+    if (full) sayFull(false);
     unfollowLogs();
     live.setAttribute("aria-pressed", "false");
     text(live, "Follow");

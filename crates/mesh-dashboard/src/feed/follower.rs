@@ -30,6 +30,15 @@ const SILENCE: Duration = Duration::from_secs(12);
 /// Time before the event stream is opened again.
 const REOPEN: Duration = Duration::from_millis(500);
 
+/// What mesh-health's event stream says.
+#[derive(Debug)]
+pub enum Hint {
+    /// Something happened.
+    Event(Event),
+    /// So many events came too fast, or while the stream was broken, and are not known any more.
+    Missed(u64),
+}
+
 /// Asks mesh-health, and tells the readers.
 #[derive(Debug)]
 pub struct Follower {
@@ -53,15 +62,18 @@ impl Follower {
     }
 
     /// Works until `shutdown`.
-    pub async fn run(mut self, mut hints: mpsc::Receiver<Event>, shutdown: CancellationToken) {
+    pub async fn run(mut self, mut hints: mpsc::Receiver<Hint>, shutdown: CancellationToken) {
         let mut due = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                Some(event) = hints.recv() => {
+                Some(hint) = hints.recv() => {
                     self.incidents_due = true;
-                    self.feed.happened(event);
+                    match hint {
+                        Hint::Event(event) => self.feed.happened(event),
+                        Hint::Missed(events) => self.feed.missed(events),
+                    }
                     due = due.min((self.asked + LEAST).max(Instant::now() + SETTLE));
                 }
                 () = sleep_until(due) => {
@@ -141,11 +153,13 @@ impl Follower {
     }
 }
 
-/// Keeps mesh-health's event stream open and hands on what it says, until `shutdown`.
-pub async fn listen(upstream: Upstream, hints: mpsc::Sender<Event>, shutdown: CancellationToken) {
+/// Keeps mesh-health's event stream open and hands on what it says, until `shutdown`. After a break it goes on where it
+/// ended.
+pub async fn listen(upstream: Upstream, hints: mpsc::Sender<Hint>, shutdown: CancellationToken) {
     let following = async {
+        let mut last = None;
         loop {
-            if let Err(error) = follow(&upstream, &hints).await {
+            if let Err(error) = follow(&upstream, &hints, &mut last).await {
                 tracing::debug!(error, "the event stream of mesh-health ended");
             }
             sleep(REOPEN).await;
@@ -154,8 +168,13 @@ pub async fn listen(upstream: Upstream, hints: mpsc::Sender<Event>, shutdown: Ca
     shutdown.run_until_cancelled(following).await;
 }
 
-async fn follow(upstream: &Upstream, hints: &mpsc::Sender<Event>) -> Result<(), String> {
-    let mut body = upstream.events().await.map_err(|error| error.to_string())?;
+async fn follow(
+    upstream: &Upstream,
+    hints: &mpsc::Sender<Hint>,
+    last: &mut Option<String>,
+) -> Result<(), String> {
+    let opened = upstream.events(last.as_deref()).await;
+    let mut body = opened.map_err(|error| error.to_string())?;
     let mut parser = sse::Parser::default();
     loop {
         let frame = timeout(SILENCE, body.frame()).await;
@@ -167,11 +186,28 @@ async fn follow(upstream: &Upstream, hints: &mpsc::Sender<Event>) -> Result<(), 
         let Some(piece) = frame.data_ref() else { continue };
         let messages = parser.feed(piece).ok_or("it is no event stream")?;
         for message in messages {
-            // `status`, `tick` and `missed` are not events, and are covered by asking once a second.
-            let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
-                continue;
-            };
-            hints.send(event).await.map_err(|_| "nobody listens".to_owned())?;
+            if let Some(hint) = hint(&message) {
+                hints.send(hint).await.map_err(|_| "nobody listens".to_owned())?;
+            }
+            if !message.id.is_empty() {
+                *last = Some(message.id);
+            }
         }
+    }
+}
+
+/// What a message says, if anything: `status` and `tick` are covered by asking once a second.
+fn hint(message: &sse::Message) -> Option<Hint> {
+    /// The data of `missed`.
+    #[derive(serde::Deserialize)]
+    struct Missed {
+        missed: u64,
+    }
+    match message.name.as_str() {
+        "missed" => {
+            let told: Missed = serde_json::from_str(&message.data).ok()?;
+            Some(Hint::Missed(told.missed))
+        }
+        _ => serde_json::from_str(&message.data).ok().map(Hint::Event),
     }
 }

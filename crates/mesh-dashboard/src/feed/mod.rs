@@ -136,6 +136,13 @@ impl Feed {
         self.told.send_replace(past.ring.last());
     }
 
+    /// So many events happened that mesh-health does not know any more.
+    fn missed(&self, events: u64) {
+        let mut past = self.past();
+        past.ring.missed(events);
+        self.told.send_replace(past.ring.last());
+    }
+
     /// Log lines were stored until `until`, in nanoseconds since 1970.
     fn stored(&self, until: i64) {
         let mut past = self.past();

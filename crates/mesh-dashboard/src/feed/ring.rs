@@ -66,6 +66,13 @@ impl Ring {
         self.events.push_back(Arc::new(Numbered { seq, event }));
     }
 
+    /// So many events happened that nobody can tell any more. Readers count them; who comes back begins anew.
+    pub fn missed(&mut self, events: u64) {
+        self.last += 1;
+        self.forgotten += events;
+        self.forgotten_seq = self.last;
+    }
+
     /// Lines were stored until `until`, in nanoseconds since 1970. Tells whether that is news.
     pub fn stored(&mut self, until: i64) -> bool {
         // What goes back is another database, of which nothing is known yet.
@@ -159,6 +166,17 @@ mod tests {
         assert!(!ring.covers(first_mark - 1) && ring.covers(first_mark));
         // Events outlive a flood of lines.
         assert_eq!(ring.latest(KEPT_EVENTS).count(), KEPT_EVENTS);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_counted() {
+        let mut ring = Ring::default();
+        ring.happened(event());
+        let before = ring.after(0).total;
+        ring.missed(3);
+        let news = ring.after(1);
+        assert_eq!((news.total - before, news.events.len(), news.seq), (3, 0, 2));
+        assert!(!ring.covers(1) && ring.covers(2));
     }
 
     #[test]

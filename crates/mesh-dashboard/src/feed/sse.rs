@@ -1,10 +1,12 @@
-//! Reading server-sent events, as the HTML standard's "event stream interpretation" says, without ids and retry times.
+//! Reading server-sent events, as the HTML standard's "event stream interpretation" says, without retry times.
 
 /// One event of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     /// Its `event` field; empty if it has none.
     pub name: String,
+    /// Its `id` field; empty if it has none.
+    pub id: String,
     /// Its `data` lines, with newlines between them.
     pub data: String,
 }
@@ -48,13 +50,14 @@ impl Parser {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.message.name),
+            "id" => value.clone_into(&mut self.message.id),
             "data" => {
                 if std::mem::replace(&mut self.has_data, true) {
                     self.message.data.push('\n');
                 }
                 self.message.data.push_str(value);
             }
-            // Comments keep the connection alive; ids and retry times are for browsers.
+            // Comments keep the connection alive; retry times are for browsers.
             _ => {}
         }
         None
@@ -65,9 +68,10 @@ impl Parser {
 mod tests {
     use super::*;
 
-    fn message(name: &str, data: &str) -> Message {
+    fn message(name: &str, id: &str, data: &str) -> Message {
         Message {
             name: name.to_owned(),
+            id: id.to_owned(),
             data: data.to_owned(),
         }
     }
@@ -76,9 +80,9 @@ mod tests {
     fn events_are_found_however_the_stream_is_cut() {
         let stream = b": hello\n\nevent: status\ndata: {\"a\":\ndata: 1}\n\nid: 7\nevent:broker.dead\r\ndata:x\r\n\r\ndata: \xff\n\nevent: no data\n\n";
         let expected = [
-            message("status", "{\"a\":\n1}"),
-            message("broker.dead", "x"),
-            message("", "\u{fffd}"),
+            message("status", "", "{\"a\":\n1}"),
+            message("broker.dead", "7", "x"),
+            message("", "", "\u{fffd}"),
         ];
         for size in 1..stream.len() {
             let mut parser = Parser::default();

@@ -83,7 +83,7 @@ impl Upstream {
     /// [`AskError`], but not for a status that tells of an error.
     pub async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), AskError> {
         let exchange = async {
-            let response = self.send(method, path).await?;
+            let response = self.send(method, path, None).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), LIMIT).collect().await;
             let body = body.map_err(|error| self.strange(error.to_string()))?;
@@ -93,13 +93,14 @@ impl Upstream {
         answer.unwrap_or(Err(AskError::Late(self.address)))
     }
 
-    /// The event stream, once its head is there.
+    /// The event stream, once its head is there, from after the event with the id `last`.
     ///
     /// # Errors
     ///
     /// [`AskError`].
-    pub async fn events(&self) -> Result<Incoming, AskError> {
-        let sent = tokio::time::timeout(PATIENCE, self.send(Method::GET, "/v1/events")).await;
+    pub async fn events(&self, last: Option<&str>) -> Result<Incoming, AskError> {
+        let sending = self.send(Method::GET, "/v1/events", last);
+        let sent = tokio::time::timeout(PATIENCE, sending).await;
         let response = sent.unwrap_or(Err(AskError::Late(self.address)))?;
         if response.status() != StatusCode::OK {
             return Err(self.strange(format!("{} for /v1/events", response.status())));
@@ -107,11 +108,21 @@ impl Upstream {
         Ok(response.into_body())
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<hyper::Response<Incoming>, AskError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        last_id: Option<&str>,
+    ) -> Result<hyper::Response<Incoming>, AskError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
-            .header(header::ACCEPT, "*/*")
+            .header(header::ACCEPT, "*/*");
+        let request = match last_id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        let request = request
             .body(Empty::new())
             .map_err(|error| self.strange(error.to_string()))?;
         self.client.request(request).await.map_err(|error| {

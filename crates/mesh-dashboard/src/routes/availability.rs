@@ -2,12 +2,14 @@
 //!
 //! Every 10 s there is a sample of the plan's generation if somebody watched, and one of the probe's answer if the broker
 //! gave one. So a time is known to be well, known not to be, or not watched; nothing is taken for well because nobody
-//! looked.
+//! looked. A fault that fits between two samples is known by its incident, and counts as one sample without an answer.
+
+use std::collections::BTreeSet;
 
 use axum::extract::State;
 use axum::response::Response;
 use jiff::Timestamp;
-use mesh_model::BrokerId;
+use mesh_model::{BrokerId, IncidentKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -17,6 +19,12 @@ use crate::problem::Problem;
 /// A slot of a strip, and how many there are: 24 h in slots of 5 minutes.
 const SLOT_MS: i64 = 5 * 60 * 1_000;
 const SLOTS: usize = 288;
+
+/// After a pause of this length somebody has begun to watch again; samples come every 10 s.
+const PAUSE_MS: i64 = 35_000;
+
+/// Incidents of a day that are looked at, the newest.
+const INCIDENTS: u32 = 500;
 
 /// What a slot was like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -62,19 +70,28 @@ pub struct Availability {
 pub async fn availability(State(app): State<App>) -> Result<Response, Problem> {
     let end = (Timestamp::now().as_millisecond() / SLOT_MS + 1) * SLOT_MS;
     let from = end - SLOT_MS * SLOTS as i64;
-    let slots = async |series: &str, target: &str| {
+    let times = async |series: &str, target: &str| {
         let (from_ns, to_ns) = (from * 1_000_000, end * 1_000_000);
         let samples = app
             .archive
             .read(async |reader| reader.samples(series, target, from_ns, to_ns).await)
             .await?;
-        Ok::<_, Problem>(counted(samples.iter().map(|sample| sample.at / 1_000_000), from))
+        let times: Vec<i64> = samples.iter().map(|sample| sample.at / 1_000_000).collect();
+        Ok::<_, Problem>(times)
     };
-    let watched = slots("generation", "").await?;
+    let watched = times("generation", "").await?;
+    let incidents = app
+        .archive
+        .read(async |reader| reader.incidents(None, INCIDENTS).await)
+        .await?;
     let mut strips = Vec::new();
     for broker in app.brokers.iter() {
-        let answered = slots("rtt_ms", broker.as_str()).await?;
-        strips.push(strip(broker.clone(), &watched, &answered));
+        let answered: BTreeSet<i64> = times("rtt_ms", broker.as_str()).await?.into_iter().collect();
+        let own = incidents.iter().filter(|incident| {
+            incident.kind == IncidentKind::Broker && incident.broker.as_ref() == Some(broker)
+        });
+        let faults: Vec<i64> = own.map(|incident| incident.began_at.as_millisecond()).collect();
+        strips.push(strip(broker.clone(), from, &watched, &answered, &faults));
     }
     Ok(fresh(&Availability {
         from,
@@ -83,50 +100,48 @@ pub async fn availability(State(app): State<App>) -> Result<Response, Problem> {
     }))
 }
 
-/// How many samples each slot has.
-fn counted(times: impl IntoIterator<Item = i64>, from: i64) -> [u32; SLOTS] {
-    let mut slots = [0; SLOTS];
-    for time in times {
-        let slot = usize::try_from((time - from).div_euclid(SLOT_MS)).ok();
-        if let Some(slot) = slot.and_then(|slot| slots.get_mut(slot)) {
-            *slot += 1;
-        }
-    }
-    slots
+/// The slot of a time, if it is in the day that begins `from`.
+fn slot_of(time: i64, from: i64) -> Option<usize> {
+    let slot = usize::try_from((time - from).div_euclid(SLOT_MS)).ok()?;
+    (slot < SLOTS).then_some(slot)
 }
 
-fn strip(broker: BrokerId, watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> Strip {
-    let watched = &asked(watched, answered);
-    let slot = |(watched, answered): (&u32, &u32)| match (watched, answered) {
+/// The day of a broker that begins `from`: when somebody watched, when it answered, and when faults of it began.
+fn strip(broker: BrokerId, from: i64, watched: &[i64], answered: &BTreeSet<i64>, faults: &[i64]) -> Strip {
+    let mut slots = [(0_u32, 0_u32); SLOTS];
+    let mut before = i64::MIN / 2;
+    for &time in watched {
+        let is_first = time - std::mem::replace(&mut before, time) > PAUSE_MS;
+        let is_answered = answered.contains(&time);
+        // The first sample after a start is taken before the first answer can be there.
+        if is_first && !is_answered {
+            continue;
+        }
+        if let Some(slot) = slot_of(time, from) {
+            slots[slot].0 += 1;
+            slots[slot].1 += u32::from(is_answered);
+        }
+    }
+    for slot in faults.iter().filter_map(|&fault| slot_of(fault, from)) {
+        let (asked, good) = &mut slots[slot];
+        if good == asked {
+            *good = good.saturating_sub(1);
+        }
+    }
+    let slot = |(asked, good): &(u32, u32)| match (*asked, *good) {
         (0, _) => Slot::Unwatched,
         (_, 0) => Slot::Down,
-        (watched, answered) if answered < watched => Slot::Partly,
+        (asked, good) if good < asked => Slot::Partly,
         _ => Slot::Up,
     };
-    let all: u32 = watched.iter().sum();
-    let good: u32 = watched
+    let sum = slots
         .iter()
-        .zip(answered)
-        .map(|(watched, answered)| *watched.min(answered))
-        .sum();
+        .fold((0, 0), |sum, slot| (sum.0 + slot.0, sum.1 + slot.1));
     Strip {
         broker,
-        slots: watched.iter().zip(answered).map(slot).collect(),
-        share: (all > 0).then(|| f64::from(good) / f64::from(all)),
+        slots: slots.iter().map(slot).collect(),
+        share: (sum.0 > 0).then(|| f64::from(sum.1) / f64::from(sum.0)),
     }
-}
-
-/// How many samples each slot has in which the broker had been asked: the first one after a start is taken before the
-/// first answer can be there.
-fn asked(watched: &[u32; SLOTS], answered: &[u32; SLOTS]) -> [u32; SLOTS] {
-    let mut asked = *watched;
-    for slot in 0..SLOTS {
-        let is_start = slot == 0 || watched[slot - 1] == 0;
-        if is_start && answered[slot] < watched[slot] {
-            asked[slot] -= 1;
-        }
-    }
-    asked
 }
 
 #[cfg(test)]
@@ -135,21 +150,23 @@ mod tests {
 
     #[test]
     fn what_nobody_watched_is_neither_up_nor_down() {
-        let mut watched = [0; SLOTS];
-        let mut answered = [0; SLOTS];
-        (watched[0], answered[0]) = (31, 30);
-        (watched[1], answered[1]) = (30, 10);
-        (watched[2], answered[2]) = (30, 0);
-        let strip = strip("a".parse().unwrap(), &watched, &answered);
+        let of_slot = |slot: i64| (0..30).map(move |n| slot * SLOT_MS + n * 10_000);
+        let watched: Vec<i64> = (0..4).chain(5..6).flat_map(of_slot).collect();
+        let mut answered: BTreeSet<i64> = watched.iter().copied().collect();
+        // The first look after a start, two thirds of a slot, a whole one.
+        answered.remove(&0);
+        answered.retain(|time| !(SLOT_MS + 100_000..3 * SLOT_MS).contains(time));
+        // And a fault between two looks.
+        let faults = [3 * SLOT_MS + 15_000, -5, SLOTS as i64 * SLOT_MS];
+        let day = strip("a".parse().unwrap(), 0, &watched, &answered, &faults);
+        use Slot::{Down, Partly, Unwatched, Up};
         assert_eq!(
-            strip.slots[..4],
-            [Slot::Up, Slot::Partly, Slot::Down, Slot::Unwatched]
+            day.slots[..7],
+            [Up, Partly, Down, Partly, Unwatched, Up, Unwatched]
         );
-        assert!((strip.share.unwrap() - 40.0 / 90.0).abs() < 1e-9);
-        assert_eq!(
-            super::strip("a".parse().unwrap(), &[0; SLOTS], &[0; SLOTS]).share,
-            None
-        );
-        assert_eq!(counted([-1, 0, SLOT_MS, SLOT_MS * 1_000], 0)[..2], [1, 1]);
+        let share = f64::from(29 + 10 + 29 + 30) / f64::from(29 + 30 + 30 + 30 + 30);
+        assert!((day.share.unwrap() - share).abs() < 1e-9, "{:?}", day.share);
+        let nothing = strip("a".parse().unwrap(), 0, &[], &BTreeSet::new(), &[]);
+        assert_eq!(nothing.share, None);
     }
 }

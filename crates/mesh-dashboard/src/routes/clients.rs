@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
 use mesh_store::Session;
-use mesh_store::sessions::SessionFilter;
+use mesh_store::sessions::{Past, SessionFilter};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -58,11 +58,22 @@ impl From<Session> for SessionLine {
     }
 }
 
+/// One session, and what was before it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ListedSession {
+    #[serde(flatten)]
+    session: SessionLine,
+    /// How many sessions the client had before this one.
+    reconnects: u64,
+    /// Why the one before it ended; `null` if there was none, or if that is not known.
+    last_reason: Option<String>,
+}
+
 /// One page of sessions, the latest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SessionPage {
     /// The sessions.
-    sessions: Vec<SessionLine>,
+    sessions: Vec<ListedSession>,
     /// Give this as `before` for the next page; `null` at the end.
     next: Option<i64>,
 }
@@ -101,11 +112,16 @@ pub async fn list(State(app): State<App>, Asked(asked): Asked<SessionsQuery>) ->
     };
     let sessions = app
         .archive
-        .read(async |reader| reader.sessions(filter).await)
+        .read(async |reader| reader.sessions_with_past(filter).await)
         .await?;
     let is_full = sessions.len() == limit as usize;
-    let next = sessions.last().filter(|_| is_full).map(|session| session.id);
-    let sessions = sessions.into_iter().map(SessionLine::from).collect();
+    let next = sessions.last().filter(|_| is_full).map(|(session, _)| session.id);
+    let listed = |(session, past): (Session, Past)| ListedSession {
+        session: session.into(),
+        reconnects: past.sessions,
+        last_reason: past.last_reason,
+    };
+    let sessions = sessions.into_iter().map(listed).collect();
     Ok(fresh(&SessionPage { sessions, next }))
 }
 

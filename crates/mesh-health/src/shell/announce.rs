@@ -22,7 +22,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jitter;
-use super::driver::{Numbered, Outlets};
+use super::driver::Outlets;
+use super::happenings::Numbered;
 use super::metrics::{Announced, Counters};
 use super::probe::chain;
 use channel::Channel;

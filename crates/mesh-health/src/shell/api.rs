@@ -1,6 +1,7 @@
 //! What others may ask over HTTP. It holds the latest snapshot and subscribes to events; what an operator asks for
 //! it hands to the one owner of the core, and passes on the answer.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,8 +24,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::driver::{Ask, Numbered, Outlets};
+use super::driver::{Ask, Outlets};
 use super::guard;
+use super::happenings::{Following, Numbered};
 use super::metrics;
 use crate::core::{self, Granted, Refusal};
 
@@ -189,28 +191,55 @@ fn unready(snapshot: &Snapshot, still: Duration) -> Option<String> {
     (!unknown.is_empty()).then(|| format!("There is no verdict yet on {}.", unknown.join(", ")))
 }
 
-async fn events(State(api): State<Api>) -> Response {
+async fn events(State(api): State<Api>, headers: HeaderMap) -> Response {
     let Ok(permit) = Arc::clone(&api.streams).try_acquire_owned() else {
         let reason = format!("There are {MAX_STREAMS} event streams already.");
         return problem(StatusCode::SERVICE_UNAVAILABLE, &reason);
     };
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    // Followed before the state is looked at, so that nothing falls between the two.
+    let following = api.outlets.events.follow(last);
     let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-    tokio::spawn(feed(api, sender, permit));
+    tokio::spawn(feed(api, following, sender, permit));
     Sse::new(ReceiverStream::new(receiver)).into_response()
 }
 
 type Line = Result<sse::Event, Infallible>;
 
 /// Writes one stream until its reader leaves or the program ends.
-async fn feed(api: Api, sender: mpsc::Sender<Line>, _permit: OwnedSemaphorePermit) {
-    // Subscribed before the state is looked at, so that nothing falls between the two.
-    let mut events = api.outlets.events.subscribe();
+async fn feed(api: Api, following: Following, sender: mpsc::Sender<Line>, _permit: OwnedSemaphorePermit) {
+    let events = &api.outlets.events;
     let snapshot = Arc::clone(&api.outlets.snapshots.borrow());
-    let mut line = Some(named("status", &*snapshot));
+    let line_of = |numbered: &Numbered| {
+        named(numbered.event.name.as_str(), &numbered.event).id(events.id(numbered.number))
+    };
+    let Following {
+        after,
+        missed,
+        since,
+        mut live,
+    } = following;
+    // Who is cut off before the first event comes back with this id.
+    let mut ready = VecDeque::from([named("status", &*snapshot).id(events.id(after))]);
+    ready.extend((missed > 0).then(|| left_out(missed)));
+    ready.extend(since.iter().map(|numbered| line_of(numbered)));
     let mut ticks = interval(TICK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
-    while let Some(next) = line {
+    loop {
+        let next = match ready.pop_front() {
+            Some(line) => line,
+            None => tokio::select! {
+                () = api.shutdown.cancelled() => return,
+                () = sender.closed() => return,
+                _ = ticks.tick() => named("tick", &json!({ "at": jiff::Timestamp::now() })),
+                received = live.recv() => match received {
+                    Ok(numbered) => line_of(&numbered),
+                    Err(RecvError::Lagged(missed)) => left_out(missed),
+                    Err(RecvError::Closed) => return,
+                },
+            },
+        };
         let sent = tokio::select! {
             () = api.shutdown.cancelled() => return,
             sent = sender.send(Ok(next)) => sent,
@@ -218,21 +247,11 @@ async fn feed(api: Api, sender: mpsc::Sender<Line>, _permit: OwnedSemaphorePermi
         if sent.is_err() {
             return;
         }
-        line = tokio::select! {
-            () = api.shutdown.cancelled() => None,
-            () = sender.closed() => None,
-            _ = ticks.tick() => Some(named("tick", &json!({ "at": jiff::Timestamp::now() }))),
-            received = events.recv() => match received {
-                Ok(numbered) => Some(line_of(&numbered)),
-                Err(RecvError::Lagged(missed)) => Some(named("missed", &json!({ "missed": missed }))),
-                Err(RecvError::Closed) => None,
-            },
-        };
     }
 }
 
-fn line_of(numbered: &Numbered) -> sse::Event {
-    named(numbered.event.name.as_str(), &numbered.event).id(numbered.id.to_string())
+fn left_out(events: u64) -> sse::Event {
+    named("missed", &json!({ "missed": events }))
 }
 
 fn named(name: &str, data: &impl Serialize) -> sse::Event {

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use mesh_model::event::field;
 use mesh_model::{Event, EventName, IncidentList, Snapshot, Topology};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::balancer::PlanOrder;
 use super::clock::Clock;
+use super::happenings::Happenings;
 use super::memory;
 use super::metrics::Counters;
 use super::mover::MoveOrder;
@@ -29,15 +30,6 @@ const BEAT: Duration = Duration::from_millis(50);
 /// The most time between two snapshots; after an event there is one at once.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
 
-/// An event with its number, which counts from 1 at the start of the daemon.
-#[derive(Debug, Clone)]
-pub struct Numbered {
-    /// The number.
-    pub id: u64,
-    /// The event.
-    pub event: Event,
-}
-
 /// What the driver tells the rest of the program.
 #[derive(Debug, Clone)]
 pub struct Outlets {
@@ -46,7 +38,7 @@ pub struct Outlets {
     /// The latest incidents.
     pub incidents: watch::Sender<Arc<IncidentList>>,
     /// Everything that happens.
-    pub events: broadcast::Sender<Arc<Numbered>>,
+    pub events: Happenings,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
@@ -84,7 +76,6 @@ pub struct Driver {
     hands: Hands,
     outlets: Outlets,
     service: Service,
-    last_event: u64,
     published: Moment,
 }
 
@@ -104,7 +95,7 @@ impl Driver {
         let outlets = Outlets {
             snapshots: watch::Sender::new(Arc::new(first)),
             incidents: watch::Sender::new(Arc::new(incidents)),
-            events: broadcast::Sender::new(1024),
+            events: Happenings::new(jiff::Timestamp::now()),
             counters: Arc::default(),
         };
         Self {
@@ -116,7 +107,6 @@ impl Driver {
             hands,
             outlets,
             service: Service::from_env(),
-            last_event: 0,
             published: Moment::START,
         }
     }
@@ -259,13 +249,7 @@ impl Driver {
         let event = self.wall.event(occurrence);
         log(&event);
         self.outlets.counters.count(event.name);
-        self.last_event += 1;
-        let numbered = Numbered {
-            id: self.last_event,
-            event,
-        };
-        // Without listeners it is told to nobody, which is no error.
-        self.outlets.events.send(Arc::new(numbered)).ok();
+        self.outlets.events.tell(event);
     }
 }
 

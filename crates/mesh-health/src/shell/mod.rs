@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod clock;
 pub mod driver;
 mod guard;
+pub mod happenings;
 pub mod memory;
 pub mod metrics;
 pub mod monitor;

@@ -285,31 +285,56 @@ impl Mesh {
 
     /// Opens an event stream.
     pub async fn events(&self) -> Events {
+        self.events_after("").await
+    }
+
+    /// Opens an event stream that goes on after this id.
+    pub async fn events_after(&self, id: &str) -> Events {
         let mut stream = TcpStream::connect(self.config.health.listen).await.unwrap();
-        let request = "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let last = if id.is_empty() {
+            String::new()
+        } else {
+            format!("Last-Event-ID: {id}\r\n")
+        };
+        let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{last}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        Events(BufReader::new(stream))
+        Events {
+            stream: BufReader::new(stream),
+            last_id: String::new(),
+        }
     }
 }
 
 /// A reader of server-sent events.
-pub struct Events(BufReader<TcpStream>);
+pub struct Events {
+    stream: BufReader<TcpStream>,
+    /// The id that was told last.
+    pub last_id: String,
+}
 
 impl Events {
     /// The next event's name and data; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<(String, serde_json::Value)> {
-        let mut name = String::new();
+        let (mut name, mut data) = (String::new(), None);
         loop {
             let mut line = String::new();
-            let read = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await;
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_line(&mut line)).await;
             if read.expect("an event in time").ok()? == 0 {
                 return None;
             }
             if let Some(text) = line.strip_prefix("event: ") {
                 name = text.trim().to_owned();
             }
+            if let Some(text) = line.strip_prefix("id: ") {
+                text.trim().clone_into(&mut self.last_id);
+            }
             if let Some(text) = line.strip_prefix("data: ") {
-                return Some((name, serde_json::from_str(text.trim()).unwrap()));
+                data = Some(serde_json::from_str(text.trim()).unwrap());
+            }
+            if line.trim().is_empty()
+                && let Some(data) = data.take()
+            {
+                return Some((name, data));
             }
         }
     }

@@ -43,6 +43,8 @@ pub struct Tracker {
     next_id: i64,
     changed: BTreeSet<i64>,
     changed_proxied: BTreeSet<(i64, i64)>,
+    /// Connections that are in the database.
+    stored_proxied: BTreeSet<(i64, i64)>,
     gone: BTreeSet<(i64, i64)>,
     latest_ns: i64,
 }
@@ -69,6 +71,7 @@ impl Tracker {
             next_id,
             changed: BTreeSet::new(),
             changed_proxied: BTreeSet::new(),
+            stored_proxied: BTreeSet::new(),
             gone: BTreeSet::new(),
             latest_ns: 0,
         };
@@ -88,6 +91,7 @@ impl Tracker {
             if let (Some(address), Some(broker)) = (&connection.broker_addr, tracker.broker_of(&connection)) {
                 tracker.without_session.insert((broker, address.clone()), key);
             }
+            tracker.stored_proxied.insert(key);
             tracker.proxied.insert(key, connection);
         }
         tracker
@@ -242,7 +246,9 @@ impl Tracker {
         };
         self.proxied.insert(key, connection);
         self.changed_proxied.insert(key);
-        self.gone.remove(&key);
+        if self.gone.remove(&key) {
+            self.stored_proxied.insert(key);
+        }
     }
 
     fn proxied(&mut self, key: (i64, i64), broker_addr: String, upstream: String, time_ns: i64) {
@@ -286,7 +292,9 @@ impl Tracker {
                 }
             }
             self.changed_proxied.remove(&key);
-            self.gone.insert(key);
+            if self.stored_proxied.remove(&key) {
+                self.gone.insert(key);
+            }
         }
     }
 
@@ -299,6 +307,7 @@ impl Tracker {
             .filter_map(|id| self.sessions.get(id).cloned())
             .collect();
         let proxied = std::mem::take(&mut self.changed_proxied);
+        self.stored_proxied.extend(&proxied);
         let changes = SessionChanges {
             sessions,
             proxied: proxied

@@ -1,7 +1,8 @@
 //! From chunks of lines to batches: the next one is put together while the last one is being stored.
 //!
-//! A batch is complete when it has enough lines, or when its first line has waited for `logs.batch_delay`. At most one is
-//! being stored and one waits; while that is so nothing is taken in, and the sources wait.
+//! A batch is complete when it has enough lines, or when its first line has waited for `logs.batch_delay`; while those
+//! before it are not stored it grows, up to a bound. At most one is being stored, one waits, and one grows; when that is
+//! full nothing is taken in, and the sources wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ impl Gatherer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What came while a batch was gathered, and has to be done after it.
         let mut after = None;
-        while let Ok(place) = work.reserve().await {
+        loop {
             let next = match after.take() {
                 Some(order) => Some(order),
                 None => tokio::select! {
@@ -92,42 +93,61 @@ impl Gatherer {
                     }
                 },
             };
-            match next {
+            let sent = match next {
                 Some(Order::Store(chunk)) => {
-                    let (batch, order) = self.gather(chunk, &mut orders).await;
-                    after = order;
-                    place.send(Work::Batch(batch));
+                    let mut gathered = Gathered::default();
+                    self.add(chunk, &mut gathered);
+                    after = self.gather(&mut gathered, &mut orders, &work).await;
+                    work.send(Work::Batch(self.finish(gathered))).await
                 }
-                Some(order) => place.send(Work::Order(order)),
+                Some(order) => work.send(Work::Order(order)).await,
                 None => return,
+            };
+            if sent.is_err() {
+                return;
             }
         }
     }
 
-    /// A batch that begins with `first`, and the order that ended it, if one did.
-    async fn gather(&mut self, first: Chunk, orders: &mut mpsc::Receiver<Order>) -> (Batch, Option<Order>) {
+    /// Adds to what is `gathered` until it is a batch: enough lines or the end of the delay, and then as many as come
+    /// while others are stored. Few large batches cost less than many small ones. Gives the order that ended it, if one
+    /// did.
+    async fn gather(
+        &mut self,
+        gathered: &mut Gathered,
+        orders: &mut mpsc::Receiver<Order>,
+        work: &mpsc::Sender<Work>,
+    ) -> Option<Order> {
         let deadline = Instant::now() + self.delay;
-        let mut gathered = Gathered::default();
-        self.add(first, &mut gathered);
-        let mut other = None;
+        let mut is_due = false;
         while !gathered.is_full() {
-            let next = if gathered.batch.rows.len() >= ENOUGH {
-                orders.try_recv().ok()
+            is_due |= gathered.batch.rows.len() >= ENOUGH;
+            let next = if !is_due {
+                let Ok(next) = timeout_at(deadline, orders.recv()).await else {
+                    is_due = true;
+                    continue;
+                };
+                next
             } else {
-                timeout_at(deadline, orders.recv()).await.ok().flatten()
+                tokio::select! {
+                    biased;
+                    next = orders.recv() => next,
+                    _place = work.reserve() => None,
+                }
             };
             match next {
-                Some(Order::Store(chunk)) => self.add(chunk, &mut gathered),
-                order => {
-                    other = order;
-                    break;
-                }
+                Some(Order::Store(chunk)) => self.add(chunk, gathered),
+                other => return other,
             }
         }
+        None
+    }
+
+    fn finish(&mut self, gathered: Gathered) -> Batch {
         let mut batch = gathered.batch;
         batch.sources = gathered.states.into_values().collect();
         batch.sessions = self.tracker.changes();
-        (batch, other)
+        batch
     }
 
     fn add(&mut self, chunk: Chunk, gathered: &mut Gathered) {

@@ -107,7 +107,7 @@ fn unknown(name: &str, at: usize) -> QueryError {
     let near = names.clone().find(|known| is_near(name, known));
     let advice = match near {
         Some(near) => format!("did you mean {near}?"),
-        None => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+        None => format!("there are {}.", names.collect::<Vec<_>>().join(", ")),
     };
     let message = format!("unknown field {name:?}; {advice} To search for the text, quote it.");
     error(at, name.chars().count(), message)

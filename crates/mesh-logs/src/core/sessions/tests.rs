@@ -43,7 +43,8 @@ impl Rig {
                 .insert((connection.source, connection.number), connection);
         }
         for key in changes.gone {
-            self.waiting.remove(&key);
+            let forgotten = self.waiting.remove(&key);
+            assert!(forgotten.is_some(), "{key:?} was not stored");
         }
     }
 
