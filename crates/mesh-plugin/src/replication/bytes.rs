@@ -1,8 +1,7 @@
 //! The contents of a log: bytes that come at the end and go at the beginning.
 //!
-//! They stand in large pieces of memory that are used again. To ask for memory for each message and to give it back
-//! after the tenths of a second in which thousands of others come costs more than to copy it: the kernel takes back
-//! what is freed in such amounts, and has to clear it anew.
+//! They stand in large pieces of memory that are used again, which saves asking for memory for each message and giving
+//! it back thousands of others later.
 
 use std::collections::VecDeque;
 
