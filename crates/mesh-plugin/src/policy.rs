@@ -313,14 +313,13 @@ impl Policy {
             return;
         }
         let content = entry.content();
-        let beaten = entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
-        if beaten && self.may_be_from_before(&entry.stamp) {
-            return self.released_too_late(&entry, void);
-        }
         // What has come between must not win over it elsewhere if it does not here.
-        let late = void || beaten;
+        let late = void || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
         let entry = if late {
-            self.replication.restamp(&entry)
+            let Some(again) = self.released_late(&entry) else {
+                return self.released_too_late(&entry, void);
+            };
+            again
         } else {
             entry
         };

@@ -258,9 +258,10 @@ impl Replication {
         }
     }
 
-    /// The message with a new stamp, behind the one that it has.
-    pub fn restamp(&mut self, entry: &Entry) -> Entry {
-        let stamp = self.stamp(entry.stamp.retain, entry.stamp.qos, self.turn);
+    /// The message with a new stamp, behind the one that it has, of this time or of now.
+    pub fn restamp(&mut self, entry: &Entry, time: Option<Hlc>) -> Entry {
+        let time = time.unwrap_or_else(|| self.clock.next(self.turn.wall_ms));
+        let stamp = self.stamp_at(time, entry.stamp.retain, entry.stamp.qos);
         let content = entry.content();
         let mut properties = content.properties.to_vec();
         encode(

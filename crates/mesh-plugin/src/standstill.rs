@@ -145,9 +145,11 @@ impl Standstill {
         Some(times.last)
     }
 
-    /// Whether what has this time is from before a standstill that is not over.
-    pub fn is_from_before(&self, time: Hlc) -> bool {
-        self.times.last().is_some_and(|times| time <= times.before)
+    /// A later time for something that had this one, if that is from before a standstill that is not over, or was given
+    /// after it.
+    pub fn again(&mut self, time: Hlc) -> Option<Hlc> {
+        let times = self.times.iter().find(|times| time <= times.end)?;
+        self.late(times.before)
     }
 
     /// A peer has answered a question.
@@ -338,9 +340,12 @@ mod tests {
         assert!(late < between, "it may have been sent before the first one");
         assert!(later > published, "its own order stays");
         assert!(later < Hlc::at_ms(at(13_100).wall_ms));
-        assert!(standstill.is_from_before(published) && !standstill.is_from_before(later));
+        let again = [late, later].map(|time| standstill.again(time).unwrap());
+        assert!(late < again[0] && again[0] < between, "{again:?}");
+        assert!(later < again[1] && again[1] < Hlc::at_ms(at(13_100).wall_ms));
+        assert_eq!(standstill.again(clock.next(at(16_000).wall_ms)), None);
         // However many there are, they are bounded, and no time is given twice.
-        let mut given = vec![late, later];
+        let mut given = vec![late, later, again[0], again[1]];
         for turn in 0..100 {
             standstill.look(at(20_000 + turn * 1_000), &mut clock);
             let since = clock.next(at(20_000 + turn * 1_000).wall_ms);

@@ -52,10 +52,20 @@ impl Policy {
         self.moves.standstill.late(since.unwrap_or_default())
     }
 
-    /// Whether a message of QoS 2 with this stamp may have been released before this broker stood still, by a client
-    /// that has moved since.
-    pub(super) fn may_be_from_before(&self, stamp: &Stamp) -> bool {
-        self.moves.standstill.is_from_before(stamp.time)
+    /// A message of QoS 2 is released and needs a new stamp. `None` if something is retained that is later all the same:
+    /// the release may have lain in the socket, and whoever sent it publishes with such times too.
+    pub(super) fn released_late(&mut self, entry: &Entry) -> Option<Entry> {
+        let time = self.moves.standstill.again(entry.stamp.time);
+        let again = |time| Stamp {
+            time,
+            ..entry.stamp.clone()
+        };
+        let topic = entry.content().topic;
+        let beaten = time.is_some_and(|time| !self.retained.is_newest(topic, &again(time)));
+        if entry.stamp.retain && beaten {
+            return None;
+        }
+        Some(self.replication.restamp(entry, time))
     }
 
     /// The broker stores a message of QoS 2 that is older than what is known of its topic. Nobody is shown it, and what

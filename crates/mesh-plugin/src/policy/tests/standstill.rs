@@ -13,13 +13,24 @@ fn set(
     qos: u8,
     now: Now,
 ) -> Result<Option<Stamp>, Handling> {
+    set_at(policy, T1, client, id, qos, now)
+}
+
+fn set_at(
+    policy: &mut Policy,
+    place: TopicKey,
+    client: ClientKey,
+    id: &[u8],
+    qos: u8,
+    now: Now,
+) -> Result<Option<Stamp>, Handling> {
     assert_ne!(policy.write(client, None, true, CONTENT.topic), Verdict::Refuse);
     let message = Published {
         client,
         id,
         user: None,
         network: true,
-        topic: T1,
+        topic: place,
         qos,
         name: CONTENT.topic,
         length: CONTENT.payload.len(),
@@ -31,9 +42,9 @@ fn set(
     }
     let stamp = policy.stamp(&message, now);
     if let Some(stamp) = &stamp {
-        policy.publish(T1, stamp.clone(), &CONTENT, now);
+        policy.publish(place, stamp.clone(), &CONTENT, now);
         if qos < 2 {
-            routed(policy, T1, qos);
+            routed(policy, place, qos);
         }
     }
     Ok(stamp)
@@ -227,12 +238,23 @@ fn what_was_to_be_released_before_a_standstill_does_not_win_after_it() {
     assert_eq!(elsewhere(&mut policy, 2, at(11_000), at(13_010)).time, new.time);
     assert!(!is_newest(&policy, &old));
     assert_eq!(policy.retained().status().count, 1);
-    // If its client is there, what it releases is new.
-    let mut policy = steady(Ordinary::Allow);
-    turns(&mut policy, 13_000, 13_000, true);
-    set(&mut policy, ALICE, b"alice", 2, at(13_010)).unwrap();
-    let new = elsewhere(&mut policy, 1, at(11_000), at(13_020));
-    assert_eq!(release(&mut policy), Verdict::Refuse, "it comes from the log");
-    assert!(!is_newest(&policy, &new));
-    assert_eq!(policy.counts().next().unwrap().backlog, 1);
+}
+
+#[test]
+fn of_one_client_what_is_published_after_a_release_is_later_than_it() {
+    for ends in [false, true] {
+        let mut policy = steady(Ordinary::Allow);
+        turns(&mut policy, 13_000, 13_000, true);
+        set(&mut policy, ALICE, b"alice", 2, at(13_010)).unwrap();
+        // It has come between, so the release counts.
+        set_at(&mut policy, T2, ALICE, b"alice", 1, at(13_020)).unwrap();
+        if ends {
+            asked(&mut policy, at(13_250), true);
+            asked(&mut policy, at(13_260), true);
+        }
+        assert_eq!(release(&mut policy), Verdict::Refuse, "it comes from the log");
+        let last = set_at(&mut policy, T2, ALICE, b"alice", 1, at(13_270)).unwrap();
+        assert!(last.is_some_and(|last| is_newest(&policy, &last)));
+        assert_eq!(policy.counts().next().unwrap().backlog, 3);
+    }
 }
