@@ -135,6 +135,8 @@ pub struct Replica {
     next_job: u64,
     /// What peers told and is not yet done.
     ended: VecDeque<Item>,
+    /// Versions that were known of topics where the broker has stored something older since; nothing before them is taken.
+    floors: HashMap<Box<str>, Version>,
     /// The latest version that ended so.
     latest_ended: u64,
     /// Topics where nothing is to be stored, unless something comes in the meantime.
@@ -175,6 +177,7 @@ impl Replica {
             jobs: BTreeMap::new(),
             next_job: 0,
             ended: VecDeque::new(),
+            floors: HashMap::new(),
             latest_ended: 0,
             unwanted: unwanted.into(),
             actions: VecDeque::new(),
@@ -225,6 +228,10 @@ impl Replica {
 
     /// This is stored now. Whether it is later than what was known, and is to be.
     pub fn take(&mut self, topic: &str, version: Version, empty: bool) -> bool {
+        if self.floors.get(topic).is_some_and(|floor| version < *floor) {
+            return false;
+        }
+        self.floors.remove(topic);
         let state = if empty { State::Cleared } else { State::Present };
         let mark = Mark { version, state };
         let offer = self.index.offer(topic, mark, Expiry::Unknown, self.now.wall);
@@ -249,8 +256,10 @@ impl Replica {
 
     /// Whether nothing later than this stamp is known of the topic.
     pub fn is_newest(&self, topic: &[u8], stamp: &Stamp) -> bool {
-        let known = shared(topic).and_then(|topic| self.index.get(topic));
-        known.is_none_or(|entry| entry.mark.version <= Version::of(stamp, b""))
+        let Some(topic) = shared(topic) else { return true };
+        let version = Version::of(stamp, b"");
+        let known = self.index.get(topic).map(|entry| entry.mark.version);
+        known.max(self.floors.get(topic).copied()) <= Some(version)
     }
 
     /// The broker stores this although something later is known of the topic. That is fetched again from a peer that has
@@ -262,6 +271,8 @@ impl Replica {
         };
         let version = Version::of(stamp, payload);
         if known.state == State::Present {
+            let floor = self.floors.entry(topic.into()).or_insert(known.version);
+            *floor = known.version.max(*floor);
             let stored = if payload.is_empty() {
                 Mark::cleared(version)
             } else {

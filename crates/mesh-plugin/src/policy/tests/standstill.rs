@@ -227,16 +227,18 @@ fn what_was_to_be_released_before_a_standstill_does_not_win_after_it() {
     let mut policy = steady(Ordinary::Allow);
     let old = set(&mut policy, ALICE, b"alice", 2, at(10_050)).unwrap().unwrap();
     let new = elsewhere(&mut policy, 1, at(11_000), at(13_000));
+    let digest = policy.retained().status().digest;
     // The PUBREL lay in the socket.
     assert_eq!(release(&mut policy), Verdict::Refuse);
-    assert!(
-        is_newest(&policy, &old),
-        "the broker has stored it, and this is known"
-    );
+    let stored = policy.retained().status().digest;
+    assert_ne!(stored, digest, "the broker has stored it, and this is known");
+    assert!(!is_newest(&policy, &old), "something later was shown");
     assert_eq!(policy.counts().next().unwrap().backlog, 0, "no peer needs it");
+    // Nothing in between is taken for new, from here or from elsewhere.
+    assert_eq!(set_at(&mut policy, T2, ALICE, b"alice", 1, at(13_005)), Ok(None));
     // What the broker has stored now is replaced by what it is told again.
     assert_eq!(elsewhere(&mut policy, 2, at(11_000), at(13_010)).time, new.time);
-    assert!(!is_newest(&policy, &old));
+    assert_eq!(policy.retained().status().digest, digest);
     assert_eq!(policy.retained().status().count, 1);
 }
 
