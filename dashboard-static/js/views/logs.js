@@ -143,6 +143,8 @@ export function logs(main) {
     }
     const words = input.value;
     replace(problem, h("code", { "aria-hidden": "true" }, words.slice(0, error.at), h("mark", {}, words.slice(error.at, error.at + Math.max(1, error.length)) || " "), words.slice(error.at + Math.max(1, error.length))), ` ${error.message}`);
+    replace(list, h("li", { class: "empty" }, h("b", {}, "Nothing was searched"), "The query has an error, which is marked below it."));
+    replace(facetBox);
   }
 
   function drawFacets(told) {
