@@ -87,8 +87,8 @@ async fn what_is_rendered_for_any_number_of_brokers_is_accepted_by_nginx_and_mos
         let files = mesh_render::all(&config, &secrets).unwrap();
         assert_eq!(
             files.len(),
-            2 * usize::from(count) + 3,
-            "two files for each broker and its machine, two for Nginx, one for scripts"
+            3 * usize::from(count) + 4,
+            "for each broker its configuration, its machine and a list of files; two for Nginx and its list; one for scripts"
         );
         for file in &files {
             let path = folder.path().join(&file.path);
