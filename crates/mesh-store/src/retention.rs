@@ -35,9 +35,9 @@ pub struct Size {
 /// A part of the index has about so many lines at most, …
 const PART_LINES: u64 = 500_000;
 
-/// … but fewer where little is kept, since what it has of deleted lines stays until the last of them is deleted. A line
-/// takes about 350 bytes, and about ten parts are to be had.
-const PART_LINES_PER_BYTE: u64 = 3500;
+/// … but fewer where little is kept, since what it has of deleted lines stays until the last of them is deleted: one for
+/// so many bytes that are kept, which makes about ten parts of lines with 350 bytes.
+const BYTES_PER_PART_LINE: u64 = 3500;
 
 /// So many lines with a time in the future, by a clock that is wrong, are taken into a part that begins now.
 const AHEAD: i64 = 5000;
@@ -104,7 +104,7 @@ impl Writer {
     ///
     /// What SQLite says.
     pub async fn divide(&mut self, limits: Limits) -> Result<bool, StoreError> {
-        let full = PART_LINES.min(limits.bytes / PART_LINES_PER_BYTE).max(1);
+        let full = PART_LINES.min(limits.bytes / BYTES_PER_PART_LINE).max(1);
         let newest = match self.parts.last() {
             Some(newest) if newest.lines.unsigned_abs() >= full => newest.clone(),
             _ => return Ok(false),
