@@ -27,7 +27,6 @@ else {
   const top = header(document.getElementById("header"), document.getElementById("announcer"));
   const box = noticeBox();
   main.before(box.element);
-  box.element.className = "notices";
   const frame = () => box.update(top.update().age);
 
   startKeys();

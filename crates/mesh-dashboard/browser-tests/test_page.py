@@ -156,6 +156,7 @@ def test_without_mesh_health_what_is_old_is_said_to_be_old(open_page, lab):
         assert page.evaluate("'stale' in document.documentElement.dataset")
         assert sentence(page).startswith("mesh-health is away; last:")
         assert page.inner_text(".pill") == "live", "the server itself is there"
+        assert violations(page) == []
     page.wait_for_function("() => !('stale' in document.documentElement.dataset)")
     assert page.locator(".notice").count() == 0
 
@@ -244,7 +245,7 @@ def test_everything_can_be_reached_by_the_keyboard(open_page):
     page.keyboard.press("?")
     assert page.inner_text("dialog h2") == "Keys"
     page.keyboard.press("Escape")
-    assert page.locator("dialog").count() == 0
+    page.wait_for_selector("dialog", state="detached")
 
 
 def test_the_last_minutes_can_be_replayed(open_page, lab):

@@ -32,17 +32,17 @@ pub struct Source {
     /// When it answered last.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub answered_at: Option<Timestamp>,
-    /// Why it is not reachable, in a sentence.
+    /// Why it is not reachable, in a sentence; `null` if it is, or if it was not asked yet.
     pub error: Option<String>,
 }
 
 impl Source {
-    /// Nobody asked yet; `why` says so.
-    pub fn unasked(why: &str) -> Self {
+    /// Nobody asked yet.
+    pub fn unasked() -> Self {
         Self {
             reachable: false,
             answered_at: None,
-            error: Some(why.to_owned()),
+            error: None,
         }
     }
 }

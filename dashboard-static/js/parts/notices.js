@@ -4,18 +4,18 @@ import { h } from "../dom.js";
 import { clock, coarse } from "../format.js";
 import { serverNow, setCursor, setPaused, state, store } from "../store.js";
 
-/** The notices for now; empty if all is well. `age` is how long the server was not heard, in milliseconds. */
+/** The notices for now; empty if all is well. A source that was not asked yet is no trouble. `age` is how long the server was not heard, in milliseconds. */
 export function notices(age) {
   const found = [];
   const told = state();
   if (store.everHeard && age > 0) {
     found.push(["bad", "server", "No connection to mesh-dashboard.", `What you see is ${coarse(age)} old. It reconnects by itself.`]);
-  } else if (told && !told.health.reachable) {
+  } else if (told?.health.error) {
     const since = told.health.answered_at ? `What you see is ${coarse(serverNow() - Date.parse(told.health.answered_at))} old. ` : "";
-    found.push(["bad", "health", "mesh-health does not answer.", `${since}${told.health.error ?? ""}. Messages flow and plain crashes still fail over without it.`]);
+    found.push(["bad", "health", "mesh-health does not answer.", `${since}${told.health.error}. Messages flow and plain crashes still fail over without it.`]);
   }
-  if (told && !told.logs.reachable && !(store.everHeard && age > 0)) {
-    found.push(["warn", "logs", "The database of mesh-logs cannot be read.", `Log lines, clients and the last 24 hours are missing: ${told.logs.error ?? "not known why"}.`]);
+  if (told?.logs.error && !(store.everHeard && age > 0)) {
+    found.push(["warn", "logs", "The database of mesh-logs cannot be read.", `Log lines, clients and the last 24 hours are missing: ${told.logs.error}.`]);
   }
   const balancer = told?.snapshot?.balancer;
   if (!found.length && balancer?.error) found.push(["bad", "balancer", "The balancer does not do as it is told.", balancer.error]);
@@ -30,7 +30,7 @@ export function notices(age) {
 
 /** A box above the content that holds them; only what changed is touched, so that a button keeps its focus. */
 export function noticeBox() {
-  const box = h("div", {});
+  const box = h("section", { class: "notices", "aria-label": "Notices", hidden: true });
   let shown = "";
   let texts = [];
   return {
@@ -40,6 +40,7 @@ export function noticeBox() {
       const names = list.map(([, name]) => name).join();
       if (names !== shown) {
         shown = names;
+        box.hidden = list.length === 0;
         texts = list.map(() => [h("b", {}), h("span", {})]);
         box.replaceChildren(...list.map(([level, , , , action], i) =>
           h("div", { class: `notice ${level}` }, ...texts[i], action ? h("button", { type: "button", onclick: action[1] }, action[0]) : null)));

@@ -94,7 +94,7 @@ export function overview(main) {
       text(when, frame ? "mesh-health did not answer then" : "");
       blank.hidden = Boolean(frame) || !state();
       detail.hidden = !blank.hidden || asTable;
-      text(why, `${state()?.health.error ?? ""}. Where it runs as a service: systemctl status mesh-health`);
+      text(why, `${state()?.health.error ?? "It was not asked yet"}. Where it runs as a service: systemctl status mesh-health`);
       replay.update();
       return;
     }

@@ -66,10 +66,10 @@ impl Feed {
     /// Nothing is known yet.
     pub fn new(max_streams: u64, counters: Arc<Counters>) -> Self {
         let now = Timestamp::now();
-        let logs = Source::unasked("the database was not looked for yet");
+        let logs = Source::unasked();
         let state = State {
             at: now,
-            health: Source::unasked("mesh-health was not asked yet"),
+            health: Source::unasked(),
             logs: logs.clone(),
             snapshot: None,
             incident: None,
