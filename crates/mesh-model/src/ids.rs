@@ -64,14 +64,15 @@ impl PartialOrd for BrokerId {
 }
 
 impl Ord for BrokerId {
+    /// As their texts: none of the characters is below the zeros behind the shorter one.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_str().cmp(other.as_str())
+        self.bytes.cmp(&other.bytes)
     }
 }
 
 impl Hash for BrokerId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.bytes[..usize::from(self.length)].hash(state);
     }
 }
 
@@ -124,6 +125,15 @@ mod tests {
         for text in ["broker1", "b", "plant-north-2", &"x".repeat(32)] {
             assert_eq!(text.parse::<BrokerId>().unwrap().as_str(), text);
         }
+    }
+
+    #[test]
+    fn ids_are_in_order_as_their_texts_are() {
+        let mut texts = ["b2", "b", "b-", "broker10", "b1", "broker1", "broker2", "a"];
+        let mut ids = texts.map(|text| text.parse::<BrokerId>().unwrap());
+        texts.sort_unstable();
+        ids.sort_unstable();
+        assert_eq!(ids.map(String::from), texts);
     }
 
     #[test]

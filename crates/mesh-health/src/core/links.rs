@@ -96,8 +96,14 @@ impl Links {
         let echoes = &self.echoes;
         let watched = |id: &BrokerId| echoes.get(id).is_some_and(|at| now.since(*at) <= echo_age);
         let mut changes = Vec::new();
+        // Links are in order of their senders, each of which is looked up but once.
+        let mut sender: Option<(&BrokerId, HealthStatus)> = None;
         for (link, health) in &mut self.links {
-            let ends = [status(&link.from), status(&link.to)];
+            let from = match sender {
+                Some((id, status)) if *id == link.from => status,
+                _ => sender.insert((&link.from, status(&link.from))).1,
+            };
+            let ends = [from, status(&link.to)];
             let ready = ends
                 .iter()
                 .all(|end| matches!(end, HealthStatus::Healthy | HealthStatus::Suspect));

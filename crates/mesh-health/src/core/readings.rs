@@ -73,8 +73,7 @@ pub struct Readings {
     clients: Option<u64>,
     received: Counter,
     sent: Counter,
-    links: BTreeMap<BrokerId, Counter>,
-    link_counters: BTreeMap<(BrokerId, LinkCounter), u64>,
+    peers: BTreeMap<BrokerId, PeerReadings>,
     retained: Option<Retained>,
 }
 
@@ -88,11 +87,11 @@ impl Readings {
             Reading::Clients(count) => self.clients = Some(count),
             Reading::Received(count) => self.received.take(count, kept, now),
             Reading::Sent(count) => self.sent.take(count, kept, now),
-            Reading::Link(peer, LinkCounter::Received, count) => {
-                self.links.entry(peer).or_default().take(count, kept, now);
-            }
             Reading::Link(peer, counter, count) => {
-                self.link_counters.insert((peer, counter), count);
+                self.peers
+                    .entry(peer)
+                    .or_default()
+                    .take(counter, count, kept, now);
             }
             Reading::Retained(retained) => self.retained = Some(retained),
         }
@@ -123,22 +122,68 @@ impl Readings {
         self.sent.per_s(now)
     }
 
-    /// Messages over the link from `peer`: since the broker started, and per second.
-    pub fn link(&self, peer: &BrokerId, now: Moment) -> (Option<u64>, Option<f64>) {
-        match self.links.get(peer) {
-            Some(counter) => (counter.value, counter.per_s(now)),
-            None => (None, None),
-        }
-    }
-
-    /// A counter of the links from and to `peer`, but for [`LinkCounter::Received`].
-    pub fn of_link(&self, peer: &BrokerId, counter: LinkCounter) -> Option<u64> {
-        self.link_counters.get(&(peer.clone(), counter)).copied()
+    /// What it told of the links from and to `peer`.
+    pub fn of(&self, peer: &BrokerId) -> Option<&PeerReadings> {
+        self.peers.get(peer)
     }
 
     /// What is retained.
     pub fn retained(&self) -> Option<&Retained> {
         self.retained.as_ref()
+    }
+}
+
+/// What a broker told of its links from and to one peer.
+#[derive(Debug, Clone, Default)]
+pub struct PeerReadings {
+    received: Counter,
+    duplicates_dropped: Option<u64>,
+    stale_dropped: Option<u64>,
+    backlog: Option<u64>,
+    lost: Option<u64>,
+}
+
+impl PeerReadings {
+    fn take(&mut self, counter: LinkCounter, count: u64, kept: bool, now: Moment) {
+        match counter {
+            LinkCounter::Received => self.received.take(count, kept, now),
+            LinkCounter::DuplicatesDropped => self.duplicates_dropped = Some(count),
+            LinkCounter::StaleDropped => self.stale_dropped = Some(count),
+            LinkCounter::Backlog => self.backlog = Some(count),
+            LinkCounter::Lost => self.lost = Some(count),
+            // Whoever is to be told of it was, when it came.
+            LinkCounter::Filling => {}
+        }
+    }
+
+    /// Messages that came from the peer since the broker started.
+    pub fn received(&self) -> Option<u64> {
+        self.received.value
+    }
+
+    /// Messages that come from the peer per second.
+    pub fn per_s(&self, now: Moment) -> Option<f64> {
+        self.received.per_s(now)
+    }
+
+    /// [`LinkCounter::DuplicatesDropped`].
+    pub fn duplicates_dropped(&self) -> Option<u64> {
+        self.duplicates_dropped
+    }
+
+    /// [`LinkCounter::StaleDropped`].
+    pub fn stale_dropped(&self) -> Option<u64> {
+        self.stale_dropped
+    }
+
+    /// [`LinkCounter::Backlog`].
+    pub fn backlog(&self) -> Option<u64> {
+        self.backlog
+    }
+
+    /// [`LinkCounter::Lost`].
+    pub fn lost(&self) -> Option<u64> {
+        self.lost
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the core believes, for those who only look.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_model::{AdminState, BrokerId, HealthStatus, Link, LinkState, MeshState, Plan, Role};
 
-use super::readings::{LinkCounter, Readings, Retained};
+use super::readings::{PeerReadings, Readings, Retained};
 use super::{Core, Moment};
 
 /// Everything at one moment.
@@ -87,21 +88,25 @@ pub struct LinkView<'a> {
 impl Core {
     /// What is believed at `now`.
     pub fn view(&self, now: Moment) -> View<'_> {
+        // Fifty brokers have 2,450 links, so each broker is looked up but once.
+        let told: BTreeMap<&BrokerId, &Readings> = self
+            .topology
+            .ids()
+            .filter_map(|id| Some((id, self.told(id)?)))
+            .collect();
         let links = self.links.iter().map(|(link, health)| {
-            let told = self.told(&link.to);
-            let (received, per_s) = told.map_or((None, None), |told| told.link(&link.from, now));
-            let receiver = |counter| told?.of_link(&link.from, counter);
-            let sender = |counter| self.told(&link.from)?.of_link(&link.to, counter);
+            let receiver = told.get(&link.to).and_then(|told| told.of(&link.from));
+            let sender = told.get(&link.from).and_then(|told| told.of(&link.to));
             LinkView {
                 link,
                 state: health.state(),
                 latency: health.latency(),
-                per_s,
-                received,
-                duplicates_dropped: receiver(LinkCounter::DuplicatesDropped),
-                stale_dropped: receiver(LinkCounter::StaleDropped),
-                backlog: sender(LinkCounter::Backlog),
-                lost: sender(LinkCounter::Lost),
+                per_s: receiver.and_then(|told| told.per_s(now)),
+                received: receiver.and_then(PeerReadings::received),
+                duplicates_dropped: receiver.and_then(PeerReadings::duplicates_dropped),
+                stale_dropped: receiver.and_then(PeerReadings::stale_dropped),
+                backlog: sender.and_then(PeerReadings::backlog),
+                lost: sender.and_then(PeerReadings::lost),
             }
         });
         View {

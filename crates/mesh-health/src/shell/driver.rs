@@ -30,6 +30,9 @@ const BEAT: Duration = Duration::from_millis(50);
 /// The most time between two snapshots; after an event there is one at once.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
 
+/// The most reports that are taken in before consequences are drawn and orders go out.
+const AT_ONCE: usize = 64;
+
 /// What the driver tells the rest of the program.
 #[derive(Debug, Clone)]
 pub struct Outlets {
@@ -157,10 +160,14 @@ impl Driver {
                 }
                 expected = now + BEAT;
             }
-            let idle = reports.is_empty();
             if let Some(input) = input {
                 self.core.handle(input, now);
+                // Fifty brokers report 5,000 times a second, many at once: what is there already is taken in one turn.
+                for input in std::iter::from_fn(|| reports.try_recv().ok()).take(AT_ONCE) {
+                    self.core.handle(input, now);
+                }
             }
+            let idle = reports.is_empty();
             let answer = asked.map(|ask| (self.core.request(ask.request, now), ask.reply));
             if idle && self.core.poll_timeout().is_some_and(|due| due <= now) {
                 self.core.handle_timeout(now);

@@ -43,6 +43,10 @@ pub struct FailoverArgs {
     /// Only this fault, and neither crowds nor rest; may be repeated
     #[arg(long, value_name = "FAULT")]
     fault: Vec<Fault>,
+
+    /// Only mesh-health at rest
+    #[arg(long, conflicts_with = "fault")]
+    rest: bool,
 }
 
 /// Bounds that the load does not reach, and no save but those that are asked for.
@@ -63,6 +67,7 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
             .collect(),
         effort,
         only: args.fault,
+        rest: args.rest,
     };
     let (mut rows, mut crowds, mut steady) = (Vec::new(), Vec::new(), Vec::new());
     say("starting five brokers");
@@ -78,7 +83,7 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
     // An orderly end would save everything.
     labs.drain(1..).for_each(Lab::discard);
     for lab in labs {
-        if bench.only.is_empty() {
+        if bench.only.is_empty() && !bench.rest {
             crowds = bench.crowds(&lab).await?;
         }
         if bench.wants(Fault::Save) {
@@ -131,11 +136,13 @@ struct Bench {
     effort: Effort,
     /// The faults that were asked for; all if none.
     only: Vec<Fault>,
+    /// Whether no fault was asked for.
+    rest: bool,
 }
 
 impl Bench {
     fn wants(&self, fault: Fault) -> bool {
-        self.only.is_empty() || self.only.contains(&fault)
+        !self.rest && (self.only.is_empty() || self.only.contains(&fault))
     }
 
     /// Everything but cuts that is mostly waited for. Adds a lab for each further system.

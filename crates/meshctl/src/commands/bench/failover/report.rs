@@ -115,21 +115,23 @@ impl Row {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "Service back and {} sessions, times in milliseconds. A client tries to connect and publish again \
-             and again,\n10 ms after each attempt; back is its first PUBACK after the fault. Where nobody need \
-             notice (backup dies, save)\nit is the longest time between two PUBACKs, and after all hung it counts \
-             from their resuming.\n",
-            self.sessions
-        )?;
-        writeln!(f, "{}\n", self.fault_table())?;
-        writeln!(
-            f,
-            "NEEDLESS: sessions cut though their broker was well. MAX CUTS: of one session in a run. OUTAGE: from \
-             the fault until\na session that was cut is back for good. STUCK: sessions without an answering \
-             broker 2 s later.\n"
-        )?;
+        if !self.faults.is_empty() {
+            writeln!(
+                f,
+                "Service back and {} sessions, times in milliseconds. A client tries to connect and publish again \
+                 and again,\n10 ms after each attempt; back is its first PUBACK after the fault. Where nobody need \
+                 notice (backup dies, save)\nit is the longest time between two PUBACKs, and after all hung it counts \
+                 from their resuming.\n",
+                self.sessions
+            )?;
+            writeln!(f, "{}\n", self.fault_table())?;
+            writeln!(
+                f,
+                "NEEDLESS: sessions cut though their broker was well. MAX CUTS: of one session in a run. OUTAGE: from \
+                 the fault until\na session that was cut is back for good. STUCK: sessions without an answering \
+                 broker 2 s later.\n"
+            )?;
+        }
         if let Some(crowd) = self.crowds.first() {
             let sessions = crowd.sessions;
             writeln!(
