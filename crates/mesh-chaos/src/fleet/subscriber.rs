@@ -160,10 +160,10 @@ impl Subscriber {
     }
 }
 
-/// Origin, epoch and number of a stamp such as `1 broker1 19c8a3f2b10 2a 19c8a3f2b1f00003 r1`, which tell a message from
+/// Origin, epoch and number of a stamp such as `2 broker1 PoAFoiG g 8RW.3 r1`, which tell a message from
 /// all others; its copies may differ in the rest.
 fn identity(stamp: &str) -> Option<&str> {
-    let rest = stamp.strip_prefix("1 ")?;
+    let rest = stamp.strip_prefix("2 ")?;
     let end = rest.match_indices(' ').nth(2)?.0;
     Some(&rest[..end])
 }
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn a_stamp_is_told_by_its_number() {
-        assert_eq!(identity("1 broker1 a 2a ff r1"), Some("broker1 a 2a"));
-        assert_eq!(identity("1 broker1 a"), None);
-        assert_eq!(identity("2 broker1 a 2a ff r1"), None);
+        assert_eq!(identity("2 broker1 a 2a ff r1"), Some("broker1 a 2a"));
+        assert_eq!(identity("2 broker1 a"), None);
+        assert_eq!(identity("3 broker1 a 2a ff r1"), None);
     }
 }
