@@ -83,12 +83,13 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Reads the value of a `mesh` property: version, origin, epoch, sequence, time, flags.
+    /// Reads the value of a `mesh` property.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ').skip(1);
-        let origin = words.next()?.to_owned();
-        let time = u64::from_str_radix(words.nth(2)?, 16).ok()?;
-        Some(Self { time, origin })
+        let stamp = mesh_plugin::stamp::Stamp::parse(text)?;
+        Some(Self {
+            time: stamp.time.0,
+            origin: stamp.origin.to_string(),
+        })
     }
 }
 
