@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{PingReq, PubAck, Publish};
-use mesh_runtime::mqtt::{self, Connection, MqttError, Packet};
+use mesh_runtime::mqtt::{self, Connection, MqttError, Packet, Version};
 use tokio::time::{Instant, interval_at};
 
 use super::session::{PING, Pauses, SILENCE, dial, silent};
@@ -23,6 +23,7 @@ pub(super) enum Role {
 }
 
 pub(super) struct Subscriber {
+    pub(super) version: Version,
     pub(super) run: u64,
     pub(super) address: SocketAddr,
     /// Its place in the ledger.
@@ -39,13 +40,15 @@ impl Subscriber {
     pub(super) async fn run(self) {
         let (name, keeps) = match self.role {
             Role::Witness => (format!("chaos-w{}", self.place), false),
-            Role::Own(stream) => (format!("chaos-s{stream}"), true),
+            // A session of 3.1.1 never expires: it would outlive the run on every broker that it was on.
+            Role::Own(stream) => (format!("chaos-s{stream}"), self.version == Version::V5),
         };
         let mut pauses = Pauses::default();
         // Brokers that had died when the last connection ended.
         let mut deaths = None;
         loop {
-            if let Ok((connection, is_known)) = dial(self.address, name.clone(), keeps, &self.login).await {
+            let opened = dial(self.version, self.address, name.clone(), keeps, &self.login).await;
+            if let Ok((connection, is_known)) = opened {
                 pauses.served();
                 {
                     let mut pages = self.book.pages();
