@@ -73,10 +73,12 @@ reach() {
 # install_plugin BROKER: the package with the plugin, if it is not there in this version.
 install_plugin() {
   local broker=$1 architecture file version have
-  architecture=$(on_broker "$broker" dpkg --print-architecture </dev/null)
+  # What is not installed has no line.
+  have=$(on_broker "$broker" sh -c 'dpkg --print-architecture; dpkg-query --show mqtt-mesh-broker 2>/dev/null || true' </dev/null)
+  architecture=$(printf '%s\n' "$have" | sed -n 1p)
+  have=$(printf '%s\n' "$have" | sed -n 2p)
   file=$(package_in "$packages" mqtt-mesh-broker "$architecture")
   version=$(dpkg-deb --field "$file" Version)
-  have=$(on_broker "$broker" dpkg-query --show mqtt-mesh-broker 2>/dev/null </dev/null || true)
   [ "$have" != "$(printf 'mqtt-mesh-broker\t%s' "$version")" ] || return 0
   begin_change "$broker"
   on_broker "$broker" tee /var/cache/mqtt-mesh-broker.deb <"$file" >/dev/null
@@ -191,7 +193,8 @@ prepare() {
 deploy() {
   local broker=$1 files changed newer='' database=''
   case $prepared in
-    *" $broker "*) files='' changed=yes ;;
+    # Whatever was changed there is noted there.
+    *" $broker "*) files='' changed='' ;;
     *)
       reach "$broker"
       lay_out "$broker"
