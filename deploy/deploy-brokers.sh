@@ -191,21 +191,21 @@ prepare() {
 
 # deploy BROKER: all of it.
 deploy() {
-  local broker=$1 files changed newer='' database=''
+  local broker=$1 files='' changed='' newer='' database='' unfinished=''
   case $prepared in
-    # Whatever was changed there is noted there.
-    *" $broker "*) files='' changed='' ;;
+    *" $broker "*) ! is_unfinished "$broker" || unfinished=yes ;;
     *)
       reach "$broker"
+      # By somebody before: what is changed from here on is noted too.
+      ! is_unfinished "$broker" || unfinished=yes
       lay_out "$broker"
       ;;
   esac
-  ! is_unfinished "$broker" || changed=yes
   [ -z "$upgrade" ] || ! has_newer_mosquitto "$broker" || newer=yes
   ! wants_database "$broker" || database=yes
   open_journal "$broker"
   on_broker "$broker" systemctl enable --quiet mosquitto </dev/null
-  if [ -z "$changed$newer$database" ] && answers "$broker"; then
+  if [ -z "$changed$newer$database$unfinished" ] && answers "$broker"; then
     if [ -n "$files" ]; then
       reread "$broker"
       is_in_step "$broker"

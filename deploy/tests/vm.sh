@@ -19,6 +19,9 @@ put_programs() {
   cp "$MESH_TEST_PROGRAMS/examples/numbers" "$mesh/target/debug/examples/"
   cp -r "$checkout/client-examples" "$mesh/"
   cp -r "$checkout/target/python-clients" "$mesh/target/"
+  # Its Python is the machine's own, of the same version.
+  ln -sf /usr/bin/python3 "$mesh/target/python-clients/bin/python"
+  printf 'home = /usr/bin\ninclude-system-site-packages = false\n' >"$mesh/target/python-clients/pyvenv.cfg"
   # The stock broker that the mesh is compared with; as a service nobody asked for it.
   on host systemctl mask --quiet mosquitto
   on host apt-get install -y -q mosquitto >/dev/null 2>&1
