@@ -108,15 +108,10 @@ async fn keep_alive(at: &Door) -> anyhow::Result<String> {
         keep_alive: 1,
         ..Opening::default()
     };
-    let begin = Instant::now();
     let mut silent = Client::open_as(at, "conformance-silent", opening).await?;
-    let end = timeout(Duration::from_secs(10), silent.connection.receive()).await;
+    let end = timeout(Duration::from_secs(30), silent.connection.receive()).await;
     let end = end.context("it is never closed")?;
-    let late = begin.elapsed() > Duration::from_secs(4);
-    Ok(format!(
-        "silence of a client ends in {:?}, late: {late}",
-        end.err()
-    ))
+    Ok(format!("silence of a client ends in {:?}", end.err()))
 }
 
 fn last_will(topic: &str, delay: Option<u32>) -> LastWill {
