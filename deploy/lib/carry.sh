@@ -3,6 +3,8 @@
 # it is known, own directives; and what it only begins with, since it goes on to write that itself. Needs say.sh, packages.sh,
 # brokers.sh, access.sh and change.sh.
 
+: "${mesh_toml:?brokers.sh is sourced before}"
+
 # The broker's machine has a list there of the own directives that came from here.
 carried_list=/etc/mesh/carried
 

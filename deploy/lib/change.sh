@@ -36,7 +36,7 @@ put() {
 
 # is_configured BROKER: does it have the mosquitto.conf that follows from mesh.toml?
 is_configured() {
-  ! differs "$1" "$rendered/$1/mosquitto.conf" /etc/mesh/mosquitto.conf
+  ! differs "$1" "${rendered:?render comes first}/$1/mosquitto.conf" /etc/mesh/mosquitto.conf
 }
 
 # reread BROKER: it reads passwords, access control and certificates again, and ends the sessions of those who may not have

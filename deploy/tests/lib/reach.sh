@@ -31,6 +31,7 @@ begin_multipass_host() {
   mkdir "$machines/relay"
   python3 "$checkout/deploy/tests/multipass/relay.py" serve "$machines/relay/socket" \
     "$checkout/deploy/tests/multipass/multipass.sh" &
+  # shellcheck disable=SC2034 # machines.sh reads it
   machine_options=(--bind="$machines/relay:/srv/relay")
   machine host 10.96.0.1
   eventually 60 "the host has started" is_up host
