@@ -70,11 +70,7 @@ pub(crate) fn words<'r>(table: &str, rows: &'r [Row<'r>]) -> impl Iterator<Item 
 
 impl Statement<'_> {
     /// The statements that insert `rows`, each made when it is asked for; `bind` gives the values of a row.
-    pub(crate) fn of<'r, R, B>(
-        &self,
-        rows: &'r [R],
-        bind: B,
-    ) -> impl Iterator<Item = Insert> + use<'r, R, B>
+    pub(crate) fn of<'r, R, B>(&self, rows: &'r [R], bind: B) -> impl Iterator<Item = Insert> + use<'r, R, B>
     where
         B: Fn(Insert, &R) -> Insert,
     {
