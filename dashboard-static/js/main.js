@@ -4,7 +4,7 @@ import { header } from "./header.js";
 import { startKeys } from "./keys.js";
 import { noticeBox } from "./parts/notices.js";
 import { route, startRouter, updateView } from "./router.js";
-import { loadHistory, onChange, staleness, start, state, store } from "./store.js";
+import { loadHistory, loadState, onChange, staleness, start, state, store } from "./store.js";
 import { login, missing } from "./views/login.js";
 import { overview } from "./views/overview.js";
 
@@ -29,6 +29,8 @@ else {
   main.before(box.element);
   const frame = () => box.update(top.update().age);
 
+  // The browser has asked for the state beside the modules, and mostly has it by now: then everything is drawn once.
+  await Promise.race([loadState(), new Promise((go) => setTimeout(go, 100))]);
   startKeys();
   startRouter(main, missing, (area) => top.area(area));
   onChange((what) => {

@@ -146,6 +146,23 @@ export async function loadHistory() {
   }
 }
 
+/** Takes in a state that the server told. */
+function know(told) {
+  const now = Date.parse(told.at) - Date.now();
+  // Messages come late, never early: of several differences the largest is nearest to the truth.
+  skew = skew === null ? now : Math.max(now, skew - 0.5);
+  store.live = told;
+  remember(told);
+  changed("state");
+}
+
+/** The state for the first picture: the shell has the browser fetch it beside the modules, before there is a stream. */
+export async function loadState() {
+  const response = await fetch("/api/v1/status").catch(() => null);
+  const told = response?.ok ? await response.json() : null;
+  if (told && !store.live) know(told);
+}
+
 export function start() {
   connect((name, data) => {
     if (name === "lost") {
@@ -159,14 +176,9 @@ export function start() {
     store.open = true;
     store.heard = performance.now();
     if (name === "state") {
-      const now = Date.parse(data.at) - Date.now();
-      // Messages come late, never early: of several differences the largest is nearest to the truth.
-      skew = skew === null ? now : Math.max(now, skew - 0.5);
-      store.live = data;
       store.everHeard = true;
-      remember(data);
       if (isBack) loadHistory();
-      changed("state");
+      know(data);
     } else if (name === "event") {
       store.events.unshift(data.event);
       store.events.length = Math.min(store.events.length, 100);

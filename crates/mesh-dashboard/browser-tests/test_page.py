@@ -34,12 +34,17 @@ def test_no_page_has_an_axe_violation(open_page, path, theme):
 @pytest.mark.parametrize("theme", THEMES)
 def test_nor_has_what_is_stale_or_asked(open_page, lab, theme):
     page = open_page("/brokers/broker3", color_scheme=theme)
+    settled(page)
     page.click("text=Drain …")
+    page.wait_for_selector("dialog")
     assert violations(page) == []
     page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="detached")
     page.keyboard.press("?")
+    page.wait_for_selector("dialog")
     assert violations(page) == []
     page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="detached")
     page.evaluate("document.documentElement.dataset.stale = ''")
     assert violations(page) == []
 
@@ -58,6 +63,7 @@ def test_the_first_page_is_small_and_soon_there(open_page, lab):
     page = open_page("/", wait=False)
     page.wait_for_selector(".topology .node")
     ready = page.evaluate("performance.now()")
+    page.wait_for_selector('.pill[data-state="live"]')
     sizes = page.evaluate(
         """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
              .filter((one) => !one.name.includes("/events")).map((one) => [one.name, one.transferSize])"""
@@ -65,7 +71,13 @@ def test_the_first_page_is_small_and_soon_there(open_page, lab):
     total = sum(size for _, size in sizes)
     print(f"first page: {total} bytes in {len(sizes)} answers, picture after {ready:.0f} ms")
     assert 10_000 < total <= 80 * 1024, sizes
-    assert ready < 2_000
+    # The browser asks for the state once, and not only when the modules are there.
+    asked = page.evaluate(
+        """() => performance.getEntriesByType("resource").filter((one) => one.name.endsWith("/api/v1/status")).map((one) => [one.initiatorType, one.startTime])"""
+    )
+    modules_end = page.evaluate("Math.max(...performance.getEntriesByType('resource').filter((one) => one.name.includes('/js/')).map((one) => one.responseEnd))")
+    assert [kind for kind, _ in asked] == ["link"], asked
+    assert asked[0][1] < modules_end
 
 
 def test_a_killed_primary_is_said_within_a_second_and_its_incident_has_all_phases(open_page, lab):
@@ -100,7 +112,7 @@ def test_a_killed_primary_is_said_within_a_second_and_its_incident_has_all_phase
         page.wait_for_selector(f'.topology a[href="/brokers/{before}"].health-dead')
         page.wait_for_function("(old) => document.querySelector('.topology .way').getAttribute('d') !== old", arg=way)
         page.wait_for_function("(words) => document.querySelector('.sentence').innerText.includes(words)", arg=f"{after} serves")
-        assert page.get_attribute(f'.topology .link[aria-label^="Link {before} to {after}"]', "data-state") == "unknown"
+        page.wait_for_selector(f'.topology .link[aria-label^="Link {before} to {after}"][data-state="unknown"]', state="attached")
         # Somebody who listens is told once, and not by every tenth of a second.
         page.wait_for_function("() => document.getElementById('announcer').innerText.includes('dead')")
         assert not re.search(r"\d (s|ms)\b", page.inner_text("#announcer"))
@@ -157,8 +169,7 @@ def test_without_mesh_health_what_is_old_is_said_to_be_old(open_page, lab):
         assert sentence(page).startswith("mesh-health is away; last:")
         assert page.inner_text(".pill") == "live", "the server itself is there"
         assert violations(page) == []
-    page.wait_for_function("() => !('stale' in document.documentElement.dataset)")
-    assert page.locator(".notice").count() == 0
+    page.wait_for_function("() => !('stale' in document.documentElement.dataset) && !document.querySelector('.notice')")
 
 
 def test_without_mesh_health_the_incidents_come_from_the_database(open_page, lab):
@@ -178,7 +189,6 @@ def test_without_mesh_health_the_incidents_come_from_the_database(open_page, lab
         lab.fault("kill", "mesh-dashboard")
         page = until("a page", lambda: open_page("/incidents"), 30)
         page.wait_for_selector("text=these are the ones that were stored", timeout=15_000)
-        assert page.locator(f'tbody a[href="/incidents/{newest}"]').count() == 1
         page.click(f'tbody a[href="/incidents/{newest}"]')
         page.wait_for_selector("h2:text('Phases')")
     page.goto(f"{lab.url}/incidents")
@@ -221,8 +231,8 @@ def test_everything_can_be_reached_by_the_keyboard(open_page):
     assert "msg/s" in page.inner_text(".detail")
 
     page.keyboard.press("t")
-    assert page.url.endswith("?view=table")
-    assert page.locator(".card table.rows").first.is_visible()
+    page.wait_for_selector(".card table.rows >> nth=0")
+    assert page.evaluate("location.search") == "?view=table"
     page.reload()
     page.wait_for_selector("text=View as picture")
 
@@ -234,14 +244,15 @@ def test_everything_can_be_reached_by_the_keyboard(open_page):
     page.keyboard.press("g")
     page.keyboard.press("i")
     page.wait_for_selector("h1:text('Incidents')")
+    page.wait_for_selector('tbody a[href^="/incidents/"]')
     page.keyboard.press("j")
-    assert "/incidents/" in page.evaluate("document.activeElement.getAttribute('href')")
+    page.wait_for_function("() => document.activeElement.getAttribute('href')?.startsWith('/incidents/')")
     page.keyboard.press("Enter")
     page.wait_for_selector("h2:text('Phases')")
     page.go_back()
     page.wait_for_selector("h1:text('Incidents')")
     page.go_back()
-    assert page.url.endswith("?view=table")
+    page.wait_for_function("() => location.search === '?view=table'")
     page.keyboard.press("?")
     assert page.inner_text("dialog h2") == "Keys"
     page.keyboard.press("Escape")
@@ -257,20 +268,20 @@ def test_the_last_minutes_can_be_replayed(open_page, lab):
     page.focus(".scrub input")
     page.keyboard.press("Home")
     page.wait_for_selector("text=Replaying")
-    assert "ago" in page.inner_text(".scrub output")
+    page.wait_for_selector(".scrub output:text('ago')")
     page.keyboard.press("Escape")
     page.wait_for_function("() => document.querySelector('.scrub output').innerText === 'now'")
     page.click('button:text-is("Replay")')
     page.wait_for_selector("text=Replaying")
     page.click("text=Back to now")
-    assert page.inner_text(".scrub output") == "now"
+    page.wait_for_selector(".scrub output:text-is('now')")
 
 
 def test_a_broker_is_drained_and_enabled_from_the_page(open_page, lab):
     lab.well()
     page = open_page("/brokers/broker5")
     page.click("text=Drain …")
-    assert "broker5 does not serve now" in page.inner_text("dialog")
+    page.wait_for_selector("dialog >> text=broker5 does not serve now")
     page.click("dialog >> text=Drain >> nth=-1")
     page.wait_for_selector("dd:text-matches('draining|disabled')")
     page.wait_for_function("() => document.querySelector('.sentence').innerText.includes('broker5 draining')")
@@ -293,7 +304,7 @@ def test_what_mesh_health_refuses_is_said_in_its_words(open_page, lab):
         page.click("dialog button.strong")
         page.wait_for_selector("dialog .problem:not(:empty)")
         assert len(page.inner_text("dialog .problem")) > 20
-        assert page.locator("dialog >> text=Drain all the same").count() == 1
+        page.wait_for_selector("dialog >> text=Drain all the same")
         page.click("text=Cancel")
     finally:
         for broker in others:
@@ -368,4 +379,4 @@ def test_an_open_page_costs_little(open_page, lab):
 def test_there_is_nothing_left_to_say_of_an_unknown_broker(open_page):
     page = open_page("/brokers/broker99")
     page.wait_for_selector("text=There is no broker of this name.")
-    assert page.is_disabled("text=Drain …")
+    page.wait_for_selector("button:disabled:text('Drain …')")

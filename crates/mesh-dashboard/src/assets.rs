@@ -28,6 +28,9 @@ const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000
 /// May be kept, and must be asked for each time.
 const ASK: HeaderValue = HeaderValue::from_static("no-cache");
 
+/// Has the browser ask for the state beside the modules, so that the first picture need not wait for a stream.
+const STATE: &str = "<link rel=\"preload\" as=\"fetch\" href=\"/api/v1/status\" crossorigin>\n";
+
 /// What the shell says of the modules inside the program.
 static EMBEDDED_PRELOADS: OnceLock<String> = OnceLock::new();
 
@@ -43,8 +46,8 @@ impl Assets {
         Self { folder }
     }
 
-    /// The shell of every page, with `status`.
-    pub fn shell(&self, status: StatusCode, request: &HeaderMap) -> Response {
+    /// The shell of the page at `path`, with `status`.
+    pub fn shell(&self, path: &str, status: StatusCode, request: &HeaderMap) -> Response {
         let Some(html) = self.text("index.html") else {
             let folder = self.folder.as_deref().unwrap_or(Path::new("")).display();
             let detail = format!("There is no index.html in {folder}.");
@@ -59,7 +62,12 @@ impl Assets {
             // Reading every module for each page would be half of what a page costs.
             None => EMBEDDED_PRELOADS.get_or_init(|| self.preloads(&base)).clone(),
         };
-        let html = html.replace("{{preload}}", &preload).replace("{{assets}}", &base);
+        // Who has to log in may not have the state.
+        let state = if path == "/login" { "" } else { STATE };
+        let html = html
+            .replace("{{state}}", state)
+            .replace("{{preload}}", &preload)
+            .replace("{{assets}}", &base);
         let tag = format!("\"{VERSION}-{}\"", html.len());
         let mut response = if status == StatusCode::OK && self.folder.is_none() && has(request, &tag) {
             StatusCode::NOT_MODIFIED.into_response()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use crate::error::{StoreError, While};
 use crate::index::{self, Part};
@@ -114,6 +114,11 @@ impl Writer {
         let part = end(&mut self.connection, divided).await?;
         let has_begun = part.is_some();
         self.parts.extend(part);
+        if has_begun {
+            // Those for the words of the part before are needed no more, and are large.
+            let forgotten = self.connection.clear_cached_statements().await;
+            forgotten.during("forget prepared statements")?;
+        }
         Ok(has_begun)
     }
 
@@ -240,7 +245,8 @@ async fn divide(connection: &mut SqliteConnection, newest: &Part) -> Result<Opti
         .collect::<Result<_, _>>()
         .during(what)?;
     let rows: Vec<_> = ahead.iter().map(|row| (row.id, row)).collect();
-    insert::words(connection, &part.words, &rows).await?;
+    let words = insert::words(&part.words, &rows);
+    insert::run(connection, words).await.during(what)?;
     part.lines = rows.len() as i64;
     index::grown(connection, &part, part.lines).await?;
     Ok(Some(part))

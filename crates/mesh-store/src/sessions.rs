@@ -6,10 +6,20 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use crate::error::{StoreError, While};
+use crate::insert::{Forms, Insert, Statement};
 use crate::reader::Reader;
 
 /// The rows of one statement; SQLite takes 32,766 values.
 const CHUNK: usize = 1000;
+
+const SESSION: Statement<'static> = Statement {
+    into: "INSERT OR FAIL INTO client_session (id, client_id, broker, username, protocol, keep_alive, clean_start, \
+           connected_at, disconnected_at, reason, remote_addr, broker_addr)",
+    columns: 12,
+    forms: Forms::Filled(&[2048, 1024, 256, 32, 4, 1]),
+    then: "ON CONFLICT (id) DO UPDATE SET disconnected_at = excluded.disconnected_at, reason = excluded.reason, \
+           remote_addr = excluded.remote_addr",
+};
 
 /// One session of a client on a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,37 +97,27 @@ impl SessionChanges {
         self.sessions.is_empty() && self.proxied.is_empty() && self.gone.is_empty()
     }
 
-    pub(crate) async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        for chunk in self.sessions.chunks(CHUNK) {
-            let mut query = QueryBuilder::new(
-                "INSERT INTO client_session (id, client_id, broker, username, protocol, keep_alive, clean_start, \
-                 connected_at, disconnected_at, reason, remote_addr, broker_addr) ",
-            );
-            query.push_values(chunk, |mut row, session| {
-                row.push_bind(session.id)
-                    .push_bind(session.client_id.as_str())
-                    .push_bind(session.broker.as_str())
-                    .push_bind(session.username.as_deref())
-                    .push_bind(session.protocol.as_deref())
-                    .push_bind(session.keep_alive)
-                    .push_bind(session.clean_start)
-                    .push_bind(session.connected_at)
-                    .push_bind(session.disconnected_at)
-                    .push_bind(session.reason.as_deref())
-                    .push_bind(session.remote_addr.as_deref())
-                    .push_bind(session.broker_addr.as_deref());
-            });
-            query.push(
-                " ON CONFLICT (id) DO UPDATE SET disconnected_at = excluded.disconnected_at, \
-                 reason = excluded.reason, remote_addr = excluded.remote_addr",
-            );
-            query
-                .build()
-                .persistent(false)
-                .execute(&mut *connection)
-                .await
-                .during("store sessions")?;
-        }
+    /// Inserts sessions, or what has changed of them.
+    pub(crate) fn inserts(&self) -> impl Iterator<Item = Insert> + '_ {
+        SESSION.of(&self.sessions, |insert, session| {
+            insert
+                .bind(session.id)
+                .bind(session.client_id.clone())
+                .bind(session.broker.clone())
+                .bind(session.username.clone())
+                .bind(session.protocol.clone())
+                .bind(session.keep_alive)
+                .bind(session.clean_start)
+                .bind(session.connected_at)
+                .bind(session.disconnected_at)
+                .bind(session.reason.clone())
+                .bind(session.remote_addr.clone())
+                .bind(session.broker_addr.clone())
+        })
+    }
+
+    /// Stores what changed of the connections that wait for a session.
+    pub(crate) async fn save_connections(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         for chunk in self.proxied.chunks(CHUNK) {
             let mut query = QueryBuilder::new(
                 "INSERT OR REPLACE INTO proxied_connection (source, number, remote_addr, broker_addr, upstream, time_ns) ",

@@ -226,15 +226,23 @@ async fn write(
     rows: &[(i64, &NewRow)],
     observed: i64,
 ) -> Result<Vec<(usize, i64)>, StoreError> {
-    insert::lines(connection, rows, observed).await?;
+    let in_parts: Vec<(usize, &[insert::Row<'_>])> = rows
+        .chunk_by(|(a, _), (b, _)| index::place(parts, *a) == index::place(parts, *b))
+        .map(|rows| (index::place(parts, rows[0].0), rows))
+        .collect();
+    let words = in_parts
+        .iter()
+        .flat_map(|(place, rows)| insert::words(&parts[*place].words, rows));
+    let inserts = insert::lines(rows, observed)
+        .chain(words)
+        .chain(batch.sessions.inserts());
+    insert::run(connection, inserts).await.during("store lines")?;
     let mut grown = Vec::new();
-    for rows in rows.chunk_by(|(a, _), (b, _)| index::place(parts, *a) == index::place(parts, *b)) {
-        let place = index::place(parts, rows[0].0);
-        insert::words(connection, &parts[place].words, rows).await?;
+    for (place, rows) in in_parts {
         index::grown(connection, &parts[place], rows.len() as i64).await?;
         grown.push((place, rows.len() as i64));
     }
-    batch.sessions.save(connection).await?;
+    batch.sessions.save_connections(connection).await?;
     for source in &batch.sources {
         source.save(connection).await?;
     }

@@ -310,6 +310,40 @@ async fn ids_that_are_taken_are_no_obstacle() {
 }
 
 #[tokio::test]
+async fn every_line_of_a_batch_is_found_however_many_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.db");
+    let mut writer = open(&path).await;
+    let source = writer.new_source("a", "").await.unwrap();
+    // More than one statement has room for, and such as leave room.
+    let sizes = [17_000, 1, 2, 130];
+    let mut key = START_NS / 1000;
+    for (number, size) in sizes.into_iter().enumerate() {
+        let rows = (0..size).map(|line| {
+            key += 1;
+            NewRow::new(record(0, &format!("batch{number} line{line}")), source.id, key)
+        });
+        let batch = Batch {
+            rows: rows.collect(),
+            ..Batch::default()
+        };
+        writer.commit(&batch).await.unwrap();
+    }
+    let reader = Reader::open(&path).await.unwrap();
+    for (number, size) in sizes.into_iter().enumerate() {
+        for line in [0, size / 2, size - 1] {
+            let words = format!("batch{number} line{line}");
+            assert_eq!(search(&reader, &words).await, [words.as_str()]);
+        }
+    }
+    let report = mesh_store::check::check(&path).await.unwrap();
+    assert_eq!(
+        (report.problems, report.lines),
+        (vec![], sizes.iter().sum::<i64>().unsigned_abs())
+    );
+}
+
+#[tokio::test]
 async fn old_lines_go_by_age_and_by_size_and_the_file_shrinks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mesh.db");

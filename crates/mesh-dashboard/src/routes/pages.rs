@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::Form;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::App;
@@ -14,8 +14,8 @@ use crate::problem::Problem;
 use crate::security::{Guard, LoginForm, NotAdmitted};
 
 /// Every page: the shell, which looks at its own address.
-pub async fn shell(State(app): State<App>, headers: HeaderMap) -> Response {
-    app.assets.shell(StatusCode::OK, &headers)
+pub async fn shell(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
+    app.assets.shell(uri.path(), StatusCode::OK, &headers)
 }
 
 /// One file of the page.
@@ -83,7 +83,7 @@ pub async fn unknown(State(app): State<App>, request: Request) -> Response {
         .and_then(|value| value.to_str().ok());
     let is_person = accepts.is_some_and(|accepts| accepts.contains("text/html"));
     if is_person && !path.starts_with("/api/") {
-        return app.assets.shell(StatusCode::NOT_FOUND, request.headers());
+        return app.assets.shell(path, StatusCode::NOT_FOUND, request.headers());
     }
     Problem::new(StatusCode::NOT_FOUND, format!("There is nothing at {path}.")).into_response()
 }

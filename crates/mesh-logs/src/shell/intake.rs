@@ -119,11 +119,12 @@ impl Intake {
             self.facts
                 .push((*fact, self.place.broker.clone(), record.time_ns));
         }
-        self.push(record);
+        self.push(record, read_ns);
     }
 
-    fn push(&mut self, record: LogRecord) {
-        self.state.last_key = id::next_key(self.state.last_key, record.time_ns);
+    /// Files `record` under its time. What was read did not happen later: where a clock is ahead, that is when it was read.
+    fn push(&mut self, record: LogRecord, read_ns: i64) {
+        self.state.last_key = id::next_key(self.state.last_key, record.time_ns.min(read_ns));
         self.rows
             .push(NewRow::new(record, self.state.id, self.state.last_key));
     }
@@ -135,7 +136,7 @@ impl Intake {
         let mut attributes = Attributes::default();
         attributes.set("reason", why.clone());
         attributes.set("source", self.state.name.clone());
-        self.push(LogRecord {
+        let record = LogRecord {
             time_ns: now_ns,
             severity: Severity::WARN,
             body: format!("lines of {} may be missing here: {why}", self.state.name),
@@ -145,7 +146,8 @@ impl Intake {
             broker: self.place.broker.clone(),
             service: "mesh-logs".into(),
             client_id: None,
-        });
+        };
+        self.push(record, now_ns);
     }
 
     /// Whether there is anything to store.
@@ -182,4 +184,42 @@ pub async fn register(orders: &Orders, name: &str, stream: &str) -> Result<Sourc
     };
     orders.send(order).await.map_err(|_| Ended)?;
     answer.await.map_err(|_| Ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_runtime::config::SourceKind;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn lines_of_a_clock_that_is_ahead_are_filed_when_they_were_read() {
+        let source = LogSource {
+            name: "broker1".to_owned(),
+            kind: SourceKind::File("/broker1.log".into()),
+            format: LogFormat::Mosquitto,
+            node: None,
+            broker: None,
+            service: None,
+        };
+        let mut intake = Intake::new(&source, SourceState::default());
+        let read = 1_790_000_000 * SECOND;
+        // A second ago, a day ahead, a day and a second ahead, and right again.
+        for (clock, read_ns, filed) in [
+            (1_789_999_999_i64, read, read - SECOND),
+            (1_790_086_400, read, read),
+            (1_790_086_401, read + SECOND, read + SECOND),
+            (1_790_000_002, read + 2 * SECOND, read + 2 * SECOND),
+        ] {
+            intake.line(format!("{clock}: some words").as_bytes(), 23, read_ns);
+            assert_eq!(intake.state.last_key, filed / 1000, "{clock}");
+        }
+        let rows = intake.take().rows;
+        let times: Vec<i64> = rows.iter().map(|row| row.columns().time_ns / SECOND).collect();
+        assert_eq!(
+            times,
+            [1_789_999_999, 1_790_086_400, 1_790_086_401, 1_790_000_002]
+        );
+    }
 }
