@@ -16,6 +16,9 @@ use crate::core::series::{self, Candidate, HEAD, Last, Next};
 /// So much is read at once.
 const CHUNK: usize = 256 * 1024;
 
+/// Room for the beginning of a line that each file keeps.
+const KEPT: usize = 4 * 1024;
+
 /// So often a folder is read until it is the same twice.
 const STABLE_WITHIN: usize = 10;
 
@@ -188,10 +191,8 @@ impl Tail {
         let wanted = HEAD.saturating_sub(self.head.len()).min(begin);
         self.head.extend_from_slice(&self.pending[..wanted]);
         self.pending.drain(..begin);
-        if self.pending.is_empty() {
-            // A long line may have been in it.
-            self.pending.shrink_to(2 * CHUNK);
-        }
+        // What is left is the beginning of a line. There may be many files, and none of them keeps the room of a chunk.
+        self.pending.shrink_to(KEPT);
         let state = &mut self.intake.state;
         state.position += begin as u64;
         state.head_bytes = self.head.len() as u32;
