@@ -76,6 +76,8 @@ enum Routing {
     Released(TopicKey),
     /// Published here by ourselves, only to be stored; or older than what is known of its topic.
     Hidden,
+    /// For the second time, since the broker has stored something older after it. Whoever was there has seen it.
+    Again,
 }
 
 #[derive(Debug)]
@@ -130,6 +132,8 @@ pub struct Policy {
     arriving: Option<ClientKey>,
     /// A peer whose bridge has just brought its first message in; until told.
     opened: Option<usize>,
+    /// Who has subscribed since something older is stored than what was shown before.
+    late_subscribers: HashSet<ClientKey>,
     /// What we publish ourselves.
     own: OwnMessages,
     /// Whom the last check was about, if it was whether that client may publish.
@@ -187,6 +191,7 @@ impl Policy {
             replaying: None,
             arriving: None,
             opened: None,
+            late_subscribers: HashSet::new(),
             own: OwnMessages::default(),
             writer: None,
             bypass: None,
@@ -290,6 +295,7 @@ impl Policy {
         self.client_logout(client, now);
         let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
+        self.late_subscribers.remove(&client);
         if let Some(peer) = self.peers.iter().position(|peer| peer.link == Some(client)) {
             self.peers[peer].link = None;
             self.replication.link_down(peer);
@@ -353,7 +359,12 @@ impl Policy {
         topic: TopicKey,
         qos: u8,
     ) -> Verdict {
-        if self.routing == Routing::Hidden {
+        let is_hidden = match self.routing {
+            Routing::Hidden => true,
+            Routing::Again => !self.late_subscribers.contains(&client),
+            _ => false,
+        };
+        if is_hidden {
             return Verdict::Refuse;
         }
         let replaying = self.replaying.is_some();
@@ -375,7 +386,7 @@ impl Policy {
             Routing::Local => false,
             Routing::Remote => qos < 2,
             Routing::Released(released) => released == topic,
-            Routing::Hidden => true,
+            Routing::Hidden | Routing::Again => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {
@@ -435,6 +446,9 @@ impl Policy {
             }
             self.replication.link_up(peer);
             self.moves.newcomers.push(peer);
+        }
+        if self.retained.is_set_back() {
+            self.late_subscribers.insert(client);
         }
         self.replaying = Some(client);
         verdict
@@ -593,9 +607,14 @@ impl Policy {
             return Arrival::Duplicate;
         }
         let retain = stamp.retain;
+        let is_back = retain && self.retained.is_missing(content.topic, &stamp, content.payload);
         if retain && !self.retained.offer(content.topic, &stamp, content.payload) {
             counts.stale_dropped += 1;
             return Arrival::Stale;
+        }
+        // What is missing comes at QoS 1 at most.
+        if is_back && self.routing == Routing::Remote {
+            self.routing = Routing::Again;
         }
         if stamp.requested {
             peer.into_iter().for_each(|peer| self.retained.answered(peer));
@@ -704,6 +723,9 @@ impl Policy {
         self.retained
             .set_storing(!self.own.is_idle() || !self.to_store.is_empty());
         self.retained.tick(now.into(), &contacts);
+        if !self.retained.is_set_back() {
+            self.late_subscribers.clear();
+        }
         // A deletion by a clock that is ahead of this one must not beat what clients here set after it.
         let ended = Hlc(self.retained.latest_ended());
         if !is_absurd(ended, now.wall_ms) {

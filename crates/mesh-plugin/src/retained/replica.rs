@@ -269,20 +269,38 @@ impl Replica {
         let Some(known) = self.index.get(topic).map(|entry| entry.mark) else {
             return;
         };
-        let version = Version::of(stamp, payload);
-        if known.state == State::Present {
-            let floor = self.floors.entry(topic.into()).or_insert(known.version);
-            *floor = known.version.max(*floor);
-            let stored = if payload.is_empty() {
-                Mark::cleared(version)
-            } else {
-                Mark::present(version)
-            };
-            self.index
-                .correct(topic, known, stored, Expiry::Unknown, self.now.wall);
-        } else {
-            self.unwanted.push_back(topic.into());
+        let floor = self.floors.entry(topic.into()).or_insert(known.version);
+        *floor = known.version.max(*floor);
+        if known.state != State::Present {
+            return self.unwanted.push_back(topic.into());
         }
+        let version = Version::of(stamp, payload);
+        let stored = if payload.is_empty() {
+            Mark::cleared(version)
+        } else {
+            Mark::present(version)
+        };
+        self.index
+            .correct(topic, known, stored, Expiry::Unknown, self.now.wall);
+    }
+
+    /// Whether something older is stored anywhere than what was stored and shown before; see [`Self::stored_older`].
+    pub fn is_set_back(&self) -> bool {
+        !self.floors.is_empty()
+    }
+
+    /// What is stored at the topic is removed now. Whether that was older than its end, which was shown before.
+    pub fn removed(&mut self, topic: &[u8]) -> bool {
+        shared(topic).is_some_and(|topic| self.floors.remove(topic).is_some())
+    }
+
+    /// Whether this is what is missing at its topic. Asked before it is offered.
+    pub fn is_missing(&self, topic: &[u8], stamp: &Stamp, payload: &[u8]) -> bool {
+        if self.floors.is_empty() {
+            return false;
+        }
+        let floor = shared(topic).and_then(|topic| self.floors.get(topic));
+        floor == Some(&Version::of(stamp, payload))
     }
 
     /// Whether a value is known to be stored at the topic.
@@ -363,6 +381,14 @@ impl Replica {
     fn end(&mut self, item: &Item, now: Now) {
         let offer = self.index.offer(&item.topic, item.mark, item.expiry, now.wall);
         let Offer::Taken(before) = offer else { return };
+        // What was missing has ended.
+        if self
+            .floors
+            .get(&item.topic)
+            .is_some_and(|floor| *floor <= item.mark.version)
+        {
+            self.floors.remove(&item.topic);
+        }
         self.latest_ended = self.latest_ended.max(item.mark.version.hlc);
         let second = match item.expiry {
             Expiry::At(second) => second,

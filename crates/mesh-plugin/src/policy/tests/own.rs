@@ -24,7 +24,7 @@ fn with_session() -> Policy {
 }
 
 /// The broker tells that this has come in over the plugin's session.
-fn comes_in(policy: &mut Policy, message: &Publish<'_>) -> Handling {
+pub(super) fn comes_in(policy: &mut Policy, message: &Publish<'_>) -> Handling {
     let name = message.topic.as_bytes();
     assert_eq!(policy.write(READER, LINK, true, name), Verdict::Accept);
     policy.message(&Published {

@@ -485,6 +485,30 @@ fn what_ended_elsewhere_tells_from_when_on_something_is_later() {
 }
 
 #[test]
+fn what_is_stored_instead_of_something_later_is_replaced_by_that_or_by_its_end() {
+    for (hlc, is_over) in [(6, false), (7, true), (8, true)] {
+        let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+        let stamp = |hlc: u64| Stamp::parse(&format!("1 b2 1 {hlc} {hlc:x} r1")).expect("it is a stamp");
+        let is_missing = |replica: &Replica, hlc: u64| replica.is_missing(b"t", &stamp(hlc), b"x");
+        assert!(replica.offer(b"t", &stamp(7), b"x") && !is_missing(&replica, 7));
+        replica.stored_older(b"t", &stamp(5), b"x");
+        assert!(is_missing(&replica, 7) && !is_missing(&replica, 6) && !is_missing(&replica, 8));
+        assert!(!replica.is_missing(b"u", &stamp(7), b"x"));
+        // A peer tells that something has ended: what is missing, or something else.
+        let tie = Version::of(&stamp(hlc), b"x").tie;
+        replica.ended.push_back(Item {
+            topic: "t".into(),
+            mark: Mark::gone(Version { hlc, tie }),
+            expiry: Expiry::At(START),
+        });
+        replica.tick(Now::default(), &[Contact::Up]);
+        assert_eq!(replica.is_set_back(), !is_over, "{hlc}");
+        assert_eq!(replica.offer(b"t", &stamp(7), b"x"), !is_over, "{hlc}");
+        assert!(!replica.is_set_back());
+    }
+}
+
+#[test]
 fn what_expires_is_counted_no_more_within_a_second_or_two() {
     let mut mesh = Mesh::new(6, 3);
     mesh.run(Duration::from_secs(5));
