@@ -289,9 +289,18 @@ impl Replica {
         !self.floors.is_empty()
     }
 
-    /// What is stored at the topic is removed now. Whether that was older than its end, which was shown before.
+    /// What is stored at the topic is removed now. Whether it was older than what was shown before; if that was the end
+    /// of a value, then all is as it was.
     pub fn removed(&mut self, topic: &[u8]) -> bool {
-        shared(topic).is_some_and(|topic| self.floors.remove(topic).is_some())
+        let Some(topic) = shared(topic) else { return false };
+        let Some(floor) = self.floors.get(topic) else {
+            return false;
+        };
+        let known = self.index.get(topic).map(|entry| entry.mark.version);
+        if known >= Some(*floor) {
+            self.floors.remove(topic);
+        }
+        true
     }
 
     /// Whether this is what is missing at its topic. Asked before it is offered.

@@ -509,6 +509,23 @@ fn what_is_stored_instead_of_something_later_is_replaced_by_that_or_by_its_end()
 }
 
 #[test]
+fn what_is_missing_stays_so_while_more_that_is_older_comes_and_is_removed() {
+    let stamp = |hlc: u64| Stamp::parse(&format!("1 b2 1 {hlc} {hlc:x} r1")).expect("it is a stamp");
+    let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+    replica.offer(b"t", &stamp(9), b"x");
+    replica.stored_older(b"t", &stamp(5), b"");
+    replica.stored_older(b"t", &stamp(6), b"x");
+    assert!(replica.removed(b"t"), "it is older than what was shown");
+    assert!(!replica.is_newest(b"t", &stamp(8)) && replica.is_missing(b"t", &stamp(9), b"x"));
+    assert!(replica.offer(b"t", &stamp(9), b"x"));
+    // What was shown is a deletion: when that has been carried out again, nothing is missing.
+    replica.offer(b"t", &stamp(10), b"");
+    replica.stored_older(b"t", &stamp(7), b"x");
+    assert!(replica.removed(b"t") && !replica.is_set_back());
+    assert!(!replica.removed(b"t"));
+}
+
+#[test]
 fn what_expires_is_counted_no_more_within_a_second_or_two() {
     let mut mesh = Mesh::new(6, 3);
     mesh.run(Duration::from_secs(5));
