@@ -74,9 +74,12 @@ enum Routing {
     Remote,
     /// Over a link, at QoS 2: the one whose topic is stored there.
     Released(TopicKey),
-    /// Published here by ourselves, only to be stored; or older than what is known of its topic.
+    /// At QoS 0 or 1, published here by ourselves, only to be stored; or older than what is known of its topic.
     Hidden,
-    /// For the second time, since the broker has stored something older after it. Whoever was there has seen it.
+    /// At QoS 2, and older than what is known of its topic: the one whose topic is stored there.
+    Withheld(TopicKey),
+    /// At QoS 0 or 1, for the second time, since the broker has stored something older after it. Whoever was there has
+    /// seen it.
     Again,
 }
 
@@ -323,7 +326,7 @@ impl Policy {
         let late = void || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
         let entry = if late {
             let Some(again) = self.released_late(&entry) else {
-                return self.released_too_late(&entry, void);
+                return self.released_too_late(topic, &entry, void);
             };
             again
         } else {
@@ -360,9 +363,10 @@ impl Policy {
         qos: u8,
     ) -> Verdict {
         let is_hidden = match self.routing {
-            Routing::Hidden => true,
-            Routing::Again => !self.late_subscribers.contains(&client),
-            _ => false,
+            Routing::Hidden => qos < 2,
+            Routing::Withheld(released) => qos == 2 && released == topic,
+            Routing::Again => qos < 2 && !self.late_subscribers.contains(&client),
+            Routing::Local | Routing::Remote | Routing::Released(_) => false,
         };
         if is_hidden {
             return Verdict::Refuse;
@@ -383,10 +387,9 @@ impl Policy {
             Some(Part::Link(peer)) => peer,
         };
         let remote = match self.routing {
-            Routing::Local => false,
-            Routing::Remote => qos < 2,
+            Routing::Local | Routing::Withheld(_) => false,
+            Routing::Remote | Routing::Hidden | Routing::Again => qos < 2,
             Routing::Released(released) => released == topic,
-            Routing::Hidden | Routing::Again => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {

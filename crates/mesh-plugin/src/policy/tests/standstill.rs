@@ -236,6 +236,9 @@ fn what_was_to_be_released_before_a_standstill_does_not_win_after_it() {
     let digest = policy.retained().status().digest;
     // The PUBREL lay in the socket.
     assert_eq!(release(&mut policy), Verdict::Refuse);
+    assert_eq!(routed(&mut policy, T1, 2), [false; 4], "nobody is shown it");
+    // Behind it lay another one, of which the broker tells nothing either.
+    assert_eq!(routed(&mut policy, T2, 2), TO_ALL);
     let stored = policy.retained().status().digest;
     assert_ne!(stored, digest, "the broker has stored it, and this is known");
     assert!(!is_newest(&policy, &old), "something later was shown");
