@@ -12,12 +12,14 @@ use super::sync::{Command, Contact, Item, Now, Sync};
 use super::{Expiry, Mark, State, Version, shared};
 use crate::stamp::Stamp;
 
+use awaited::Awaited;
 use jobs::{Job, PROBE_EVERY, SWEEP_EVERY};
 pub use restored::Restored;
 use set_back::Floors;
 use trust::Doubt;
 pub use vocabulary::{Action, Event, Found, Status};
 
+mod awaited;
 mod jobs;
 mod restored;
 mod set_back;
@@ -41,6 +43,7 @@ pub struct Replica {
     ended: VecDeque<Item>,
     /// Topics where the broker stores something older than what was known of them; nothing before that is taken.
     floors: Floors,
+    awaited: Awaited,
     /// The latest version that ended so.
     latest_ended: u64,
     /// Topics where nothing is to be stored, unless something comes in the meantime.
@@ -82,6 +85,7 @@ impl Replica {
             next_job: 0,
             ended: VecDeque::new(),
             floors: Floors::default(),
+            awaited: Awaited::default(),
             latest_ended: 0,
             unwanted: unwanted.into(),
             actions: VecDeque::new(),
@@ -201,6 +205,7 @@ impl Replica {
         }
         if now.up >= self.next_sweep {
             self.next_sweep = now.up + SWEEP_EVERY;
+            self.awaited.give_up(now);
             if self.met {
                 self.floors.give_up(now, self.since);
             }

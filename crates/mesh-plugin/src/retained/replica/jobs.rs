@@ -109,7 +109,7 @@ impl Replica {
         };
         match known {
             // The store is right, unless something else has been stored since.
-            Some(known) if known != mark && job.sure => {
+            Some(known) if known != mark && job.sure && !self.awaited.is(&found.topic, known) => {
                 self.index.correct(&found.topic, known, mark, expiry, now.wall);
             }
             _ if self
@@ -149,7 +149,8 @@ impl Replica {
             return;
         }
         for (topic, (known, _)) in std::mem::take(&mut job.topics) {
-            if let Some(known) = known.filter(|known| known.state == State::Present && job.sure) {
+            let is_stored = |known: &Mark| known.state == State::Present && !self.awaited.is(&topic, *known);
+            if let Some(known) = known.filter(|known| is_stored(known) && job.sure) {
                 let gone = Mark::gone(known.version);
                 if self.index.correct(&topic, known, gone, Expiry::Unknown, now.wall) {
                     self.actions

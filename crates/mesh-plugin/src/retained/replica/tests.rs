@@ -132,6 +132,38 @@ fn what_is_still_to_be_stored_is_not_read_before() {
 }
 
 #[test]
+fn what_may_be_stored_later_is_not_taken_for_one_that_has_expired() {
+    let stamp = Stamp::parse("1 b1 1 5 5 r2").expect("it is a stamp");
+    let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+    // All that is asked for is read, and nothing is found.
+    let read = |replica: &mut Replica, up: u64| {
+        let up = Duration::from_secs(up);
+        replica.tick(Now { up, wall: START }, &[Contact::Down]);
+        while let Some(action) = replica.next_action() {
+            if let Action::Read(job, _) = action {
+                replica.read_done(job, true);
+            }
+        }
+        replica.status().count
+    };
+    replica.awaits(b"t", &stamp, b"x");
+    replica.local(b"t", &stamp, b"x");
+    assert_eq!([3, 8, 50].map(|up| read(&mut replica, up)), [1; 3]);
+    // It is released in time, and expires; or too late.
+    for in_time in [true, false] {
+        let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+        replica.awaits(b"t", &stamp, b"x");
+        replica.local(b"t", &stamp, b"x");
+        if in_time {
+            assert!(!replica.came(b"t", &stamp, b"x"));
+        }
+        assert_eq!(read(&mut replica, 1), u64::from(!in_time));
+        assert_eq!([70, 75].map(|up| read(&mut replica, up))[1], 0);
+        assert!(replica.came(b"t", &stamp, b"x"));
+    }
+}
+
+#[test]
 fn what_ended_elsewhere_tells_from_when_on_something_is_later() {
     let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
     for hlc in [7, 5] {
