@@ -88,12 +88,13 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Reads the value of a `mesh` property: version, origin, epoch, sequence, time, flags.
+    /// Reads the value of a `mesh` property.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ').skip(1);
-        let origin = words.next()?.to_owned();
-        let time = u64::from_str_radix(words.nth(2)?, 16).ok()?;
-        Some(Self { time, origin })
+        let stamp = mesh_plugin::stamp::Stamp::parse(text)?;
+        Some(Self {
+            time: stamp.time.0,
+            origin: stamp.origin.to_string(),
+        })
     }
 }
 
@@ -164,7 +165,7 @@ impl History {
     pub fn complaints(&self) -> Vec<String> {
         let stamps = self.stamps();
         let mut complaints: Vec<String> = self.ops.values().filter_map(refused).collect();
-        complaints.extend(self.unstamped(&stamps));
+        complaints.extend(self.unstamped());
         for (broker, sessions) in self.sessions.iter().enumerate() {
             for session in sessions {
                 self.check_session(broker, session, &mut complaints);
@@ -195,14 +196,14 @@ impl History {
         stamps
     }
 
-    /// Where there are stamps at all, everything has one but live messages of QoS 0.
-    fn unstamped(&self, stamps: &BTreeMap<OpId, &Stamp>) -> Option<String> {
+    /// Everything has a stamp but live messages of QoS 0.
+    fn unstamped(&self) -> Option<String> {
         let seen = self.sessions.iter().flatten().flat_map(|session| &session.seen);
         let mut without = seen
             .filter(|seen| seen.stamp.is_none())
             .filter_map(|seen| self.ops.get(&seen.op?));
         let op = without.find(|op| op.qos > 0 || op.deed != Deed::Pass)?;
-        (!stamps.is_empty()).then(|| format!("{op:?} was shown without a stamp"))
+        Some(format!("{op:?} was shown without a stamp"))
     }
 }
 
