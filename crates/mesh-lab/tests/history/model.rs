@@ -12,18 +12,22 @@
 //! - The order of the live messages of one broker, where [`Reach::may_be_overtaken`] says so: what a peer lacks for
 //!   three seconds is sent to it by others as well, and by its origin again.
 //! - What a broker reads right after it stood still counts as sent before that: it may lose against what was sent
-//!   elsewhere meanwhile, and then nobody is shown it.
+//!   elsewhere meanwhile, and then nobody is shown it. On a machine with too much to do brokers stand still by themselves.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::reach::Reach;
+use super::reach::{Reach, Trouble, Who};
 
 mod kept;
 mod shown;
 #[cfg(test)]
 mod tests;
+
+/// A publisher that is served sends the next message much earlier than that; a broker takes half a second without
+/// anything for a standstill.
+const STALL: Duration = Duration::from_millis(400);
 
 /// Names a message: its publisher, who is mostly at the broker of the same number, and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,6 +168,7 @@ impl History {
     /// Everything that is wrong, a sentence each.
     pub fn complaints(&self) -> Vec<String> {
         let stamps = self.stamps();
+        let stalls = self.stalls();
         let mut complaints: Vec<String> = self.ops.values().filter_map(refused).collect();
         complaints.extend(self.unstamped());
         for (broker, sessions) in self.sessions.iter().enumerate() {
@@ -171,7 +176,7 @@ impl History {
                 self.check_session(broker, session, &mut complaints);
                 self.check_order(broker, session, &mut complaints);
             }
-            self.check_delivery(broker, &stamps, &mut complaints);
+            self.check_delivery(broker, &stamps, &stalls, &mut complaints);
         }
         self.check_equality(&mut complaints);
         complaints.extend(self.turned_round(&stamps));
@@ -194,6 +199,22 @@ impl History {
             }
         }
         stamps
+    }
+
+    /// When brokers kept their publishers waiting for so long that they may have stood still: on a machine with too much
+    /// to do nobody has to hang them.
+    fn stalls(&self) -> Vec<Trouble> {
+        let ops: Vec<&Op> = self.ops.values().collect();
+        let waited = ops.windows(2).filter_map(|pair| {
+            let (first, next) = (pair[0], pair[1]);
+            let same = (first.id.0, first.connection) == (next.id.0, next.connection);
+            (same && next.sent.saturating_sub(first.sent) > STALL).then_some(Trouble {
+                who: Who::Broker(first.at),
+                from: first.sent,
+                until: next.sent,
+            })
+        });
+        waited.collect()
     }
 
     /// Everything has a stamp but live messages of QoS 0.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Deed, History, Op, OpId, Seen, Session, Stamp};
+use super::{Deed, History, Op, OpId, Seen, Session, Stamp, Trouble};
 
 impl History {
     /// Nothing comes twice, nothing that nobody published, and no value after a later one.
@@ -64,6 +64,7 @@ impl History {
         &self,
         broker: usize,
         stamps: &BTreeMap<OpId, &Stamp>,
+        stalls: &[Trouble],
         complaints: &mut Vec<String>,
     ) {
         let Some(session) = self.sessions[broker].last().filter(|session| !session.ended) else {
@@ -77,7 +78,7 @@ impl History {
             .filter(|op| op.qos > 0 && op.sent >= session.began && !got.contains(&op.id))
         {
             let Some(acked) = op.acked else { continue };
-            let counts_from = self.reach.counts_from(op.at, acked);
+            let counts_from = self.reach.counts_from(op.at, acked, stalls);
             let superseded = |seen: &Seen| match (&seen.stamp, stamps.get(&op.id)) {
                 (Some(stamp), Some(own)) => stamp.time >= own.time,
                 // Nobody saw it, so there is no stamp to compare.

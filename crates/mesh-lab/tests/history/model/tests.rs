@@ -1,6 +1,5 @@
 //! The model finds what is wrong, and nothing else.
 
-use super::super::reach::{Trouble, Who};
 use super::*;
 
 /// A mesh of two brokers to which nothing happens: messages are numbered, `time` is their stamp's and when they
@@ -168,6 +167,25 @@ fn what_a_publisher_sets_later_wins_wherever_it_is() {
     released.0.ops.get_mut(&FIRST).unwrap().qos = 2;
     released.0.ops.get_mut(&SECOND).unwrap().connection = 0;
     kept(released, &[SECOND, FIRST], FIRST).says(&[]);
+}
+
+#[test]
+fn what_a_broker_without_time_takes_late_may_count_as_sent_earlier() {
+    const LATE: OpId = OpId(0, 2);
+    let lost = |before: u64| {
+        let case = Case::new()
+            .op(A, "y", Deed::Pass, before)
+            .op(LATE, "x", Deed::Set, 3)
+            .op(B, "x", Deed::Set, 2);
+        let seen = |case: Case, broker| case.seen(broker, &[A, B]).kept(broker, B);
+        BOTH.into_iter().fold(case, seen)
+    };
+    // Its publisher had to wait for two seconds.
+    lost(1).says(&[]);
+    lost(3).says(&["broker1 did not get", "broker2 did not get"]);
+    let mut elsewhere = lost(1);
+    elsewhere.0.ops.get_mut(&A).unwrap().connection = 1;
+    elsewhere.says(&["broker1 did not get", "broker2 did not get"]);
 }
 
 #[test]
