@@ -183,6 +183,11 @@ fn what_a_broker_without_time_takes_late_may_count_as_sent_earlier() {
     // Its publisher had to wait for two seconds.
     lost(1).says(&[]);
     lost(3).says(&["broker1 did not get", "broker2 did not get"]);
+    // The subscriber came when the broker had something later.
+    let mut came_late = lost(1);
+    came_late.0.sessions[1][0].seen.clear();
+    came_late.0.sessions[1][0].began = Duration::from_secs(3);
+    came_late.says(&[]);
     let mut elsewhere = lost(1);
     elsewhere.0.ops.get_mut(&A).unwrap().connection = 1;
     elsewhere.says(&["broker1 did not get", "broker2 did not get"]);
