@@ -4,6 +4,7 @@
 # only where something differs; each has to pass messages to and from the others before the next one's turn.
 #
 # Brokers get whom they let in and their certificates too; who was changed in these only is told to read them, and goes on.
+# They get own directives (mosquitto.extra_dir), and once what they begin with: an imported database, dynamic security.
 #
 #   ./deploy/deploy-brokers.sh [--ssh USER] [--packages DIR] [--upgrade] [BROKER…]
 #
@@ -27,6 +28,10 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$checkout/deploy/lib/journals.sh"
 # shellcheck source=deploy/lib/access.sh
 . "$checkout/deploy/lib/access.sh"
+# shellcheck source=deploy/lib/change.sh
+. "$checkout/deploy/lib/change.sh"
+# shellcheck source=deploy/lib/carry.sh
+. "$checkout/deploy/lib/carry.sh"
 
 packages=${CARGO_TARGET_DIR:-$checkout/target}/debian
 named=()
@@ -34,7 +39,7 @@ upgrade=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
-      sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     --ssh)
@@ -65,27 +70,15 @@ reach() {
     fail "$1 has no apt or no systemd; a broker's machine is a Debian or Ubuntu"
 }
 
-# begin_change BROKER: what is changed from here on is not in use yet. The note is there until it is, also if this script
-# does not get that far.
-begin_change() {
-  on_broker "$1" sh -c 'mkdir -p /etc/mesh && touch /etc/mesh/unfinished' </dev/null || fail "nothing can be written on $1"
-}
-
-end_change() {
-  on_broker "$1" rm -f /etc/mesh/unfinished </dev/null || fail "nothing can be removed on $1"
-}
-
-is_unfinished() {
-  on_broker "$1" test -e /etc/mesh/unfinished </dev/null
-}
-
 # install_plugin BROKER: the package with the plugin, if it is not there in this version.
 install_plugin() {
   local broker=$1 architecture file version have
-  architecture=$(on_broker "$broker" dpkg --print-architecture </dev/null)
+  # What is not installed has no line.
+  have=$(on_broker "$broker" sh -c 'dpkg --print-architecture; dpkg-query --show mqtt-mesh-broker 2>/dev/null || true' </dev/null)
+  architecture=$(printf '%s\n' "$have" | sed -n 1p)
+  have=$(printf '%s\n' "$have" | sed -n 2p)
   file=$(package_in "$packages" mqtt-mesh-broker "$architecture")
   version=$(dpkg-deb --field "$file" Version)
-  have=$(on_broker "$broker" dpkg-query --show mqtt-mesh-broker 2>/dev/null </dev/null || true)
   [ "$have" != "$(printf 'mqtt-mesh-broker\t%s' "$version")" ] || return 0
   begin_change "$broker"
   on_broker "$broker" tee /var/cache/mqtt-mesh-broker.deb <"$file" >/dev/null
@@ -122,15 +115,15 @@ upgrade_mosquitto() {
   }
 }
 
-# is_configured BROKER: does it have the mosquitto.conf that follows from mesh.toml?
-is_configured() {
-  ! differs "$1" "$rendered/$1/mosquitto.conf" /etc/mesh/mosquitto.conf
-}
-
-# configure BROKER: its mosquitto.conf, for root and Mosquitto only, if it has another.
+# configure BROKER: its mosquitto.conf, for root and Mosquitto only, if it has another, and the folder for what it stores.
 configure() {
+  local data
   ! is_configured "$1" || return 0
   begin_change "$1"
+  data=$(as_root sed -n 's/^persistence_location //p' "$rendered/$1/mosquitto.conf")
+  # shellcheck disable=SC2016 # it is the broker's shell that fills this in
+  on_broker "$1" sh -c '[ -d "$1" ] || install -d -o mosquitto -g mosquitto -m 700 "$1"' - "$data" </dev/null ||
+    fail "$data cannot be made on $1"
   put "$1" "$rendered/$1/mosquitto.conf" /etc/mesh/mosquitto.conf
   changed=yes
 }
@@ -156,49 +149,63 @@ restart() {
   }
 }
 
-# reread BROKER: it reads passwords, access control and certificates again, and ends the sessions of those who may not have
-# one any more; no other.
-reread() {
-  on_broker "$1" systemctl reload mosquitto </dev/null || fail "Mosquitto on $1 cannot be told to read its files again"
-}
-
-# is_in_step BROKER: messages pass between it and every other broker that answers. All ways are tried at once.
-is_in_step() {
-  local other way from to ways=() tries=()
-  for other in $(inventory | sed 's/ .*//'); do
-    if [ "$other" = "$1" ] || ! answers "$other"; then continue; fi
-    ways+=("$other $1")
-    # The link from here is the other's, which may have its turn still to come.
-    ! is_configured "$other" || ways+=("$1 $other")
-  done
-  for way in "${ways[@]+"${ways[@]}"}"; do
-    read -r from to <<<"$way"
-    passes "$from" "$to" &
-    tries+=("$! $from $to")
-  done
-  for way in "${tries[@]+"${tries[@]}"}"; do
-    read -r way from to <<<"$way"
-    wait "$way" || fail "messages do not pass from $from to $to; see journalctl -u mosquitto on $to"
-  done
-}
-
 is_healthy() {
   status_row "$1" | grep -q ' healthy '
 }
 
+# lay_out BROKER: its machine gets all that it lacks; nothing of it is in use yet. `changed` says that Mosquitto has to be
+# started anew for that, `files` that there is something to be read again.
+lay_out() {
+  changed='' files=''
+  install_plugin "$1"
+  ! carry_files "$1" passwords acl authority certificate key || files=yes
+  ! carry_directives "$1" || changed=yes
+  ! give_dynamic_security "$1" || changed=yes
+  configure "$1"
+}
+
+# prepare BROKER…: of these, the machines on which nobody is served yet are made and laid out, all at once, since that is
+# what takes long. `prepared` are their names.
+prepare() {
+  local broker start=$SECONDS tries=() failed=''
+  for broker in "$@"; do
+    ! answers "$broker" || continue
+    {
+      {
+        log=$(mktemp)
+        reach "$broker"
+        say "it can be a broker ($((SECONDS - start)) s)"
+        lay_out "$broker"
+        say "it has its packages and files ($((SECONDS - start)) s)"
+        rm -f "$log"
+      } 2>&1 | sed -u "s/^ */      $broker: /"
+    } &
+    tries+=("$! $broker")
+    prepared="$prepared $broker "
+  done
+  for broker in "${tries[@]+"${tries[@]}"}"; do
+    wait "${broker% *}" || failed="$failed${broker#* } "
+  done
+  [ -z "$failed" ] || fail "${failed}cannot be prepared, see above; when that is mended, run this again"
+}
+
 # deploy BROKER: all of it.
 deploy() {
-  local broker=$1 files='' newer=''
-  changed=''
-  reach "$broker"
-  ! is_unfinished "$broker" || changed=yes
+  local broker=$1 files='' changed='' newer='' database='' unfinished=''
+  case $prepared in
+    *" $broker "*) ! is_unfinished "$broker" || unfinished=yes ;;
+    *)
+      reach "$broker"
+      # By somebody before: what is changed from here on is noted too.
+      ! is_unfinished "$broker" || unfinished=yes
+      lay_out "$broker"
+      ;;
+  esac
   [ -z "$upgrade" ] || ! has_newer_mosquitto "$broker" || newer=yes
-  install_plugin "$broker"
-  ! carry_files "$broker" || files=yes
-  configure "$broker"
+  ! wants_database "$broker" || database=yes
   open_journal "$broker"
   on_broker "$broker" systemctl enable --quiet mosquitto </dev/null
-  if [ -z "$changed$newer" ] && answers "$broker"; then
+  if [ -z "$changed$newer$database$unfinished" ] && answers "$broker"; then
     if [ -n "$files" ]; then
       reread "$broker"
       is_in_step "$broker"
@@ -211,6 +218,7 @@ deploy() {
   fi
   hand_over "$broker"
   [ -z "$newer" ] || upgrade_mosquitto "$broker"
+  [ -z "$database" ] || give_database "$broker"
   restart "$broker"
   is_in_step "$broker"
   end_change "$broker"
@@ -238,10 +246,15 @@ brokers=$(chosen_brokers "${named[@]+"${named[@]}"}")
 # shellcheck disable=SC2046,SC2086 # they are words
 need_access nginx $(inventory | sed 's/ .*//')
 prepare_journals
-steps "$(printf '%s\n' "$brokers" | wc -l)"
+steps $(($(printf '%s\n' "$brokers" | wc -l) + 1))
+step "Machines on which nobody is served yet"
+prepared=''
+# shellcheck disable=SC2086 # they are words
+prepare $brokers
 for broker in $brokers; do
   step "$broker"
   deploy "$broker"
 done
 rm -f "$log"
+note_way
 say "next: ./deploy/start-services.sh"

@@ -76,6 +76,11 @@ done
 umask 077
 mkdir -p "$folder"
 cd "$folder"
+# Two runs at once, one of them perhaps the timer's, would mix a key with another certificate.
+if found flock; then
+  exec 9>.lock
+  flock 9
+fi
 if [ ! -f ca.key ] || [ ! -f ca.crt ]; then
   if [ -f ca.key ] || [ -f ca.crt ]; then
     fail "$folder has only one of ca.key and ca.crt; put the other one back, or remove it"

@@ -11,8 +11,8 @@
 #             On loopback (--lab, the default) or in network namespaces (--netns, Linux, root).
 #             target/scenarios has the account, as JUnit XML and JSON.
 # --every, --for   of the scenario failure: a fault so often, for so long
-# --vm        those of them that need no network of their own, in the one that is deployed, from the machine in front of its
-#             brokers: they break it and mend it. Machines are reached as deploy-brokers.sh does, clients log in as NAME.
+# --vm        all but `crowd` in the network that is deployed, from the machine in front of its brokers: they break it and
+#             mend it. Machines are reached as deploy-brokers.sh does, and need nftables to be cut off; clients log in as NAME.
 set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

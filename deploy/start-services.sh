@@ -24,17 +24,6 @@ case ${1-} in
   *) fail "unknown option $1; see --help" ;;
 esac
 
-# is_stale UNIT [FILE…]: does it run with an older mesh.toml, or with an older one of these?
-is_stale() {
-  local since file
-  since=$(date -d "$(systemctl show --value --property StateChangeTimestamp "$1")" +%s)
-  shift
-  for file in "$mesh_toml" "$@"; do
-    [ "$since" -gt "$(as_root stat -c %Y "$file")" ] || return 0
-  done
-  return 1
-}
-
 # explain UNIT: it did not start.
 explain() {
   as_root journalctl --quiet --unit "$1" --lines 10 --output cat >&2
@@ -47,19 +36,18 @@ render
 need_access nginx
 steps 2
 step "Starting the services"
-# shellcheck disable=SC2046 # paths that Nginx can read have no white space
-if systemctl --quiet is-active mesh-nginx && is_stale mesh-nginx $(files_of nginx | sed 's/^[^ ]* //'); then
+if balancer_is_stale "$mesh_toml"; then
   say "mesh.toml or a certificate has changed: mesh-nginx reads it again"
   as_root systemctl reload mesh-nginx || explain mesh-nginx
 fi
 for unit in mesh-health mesh-logs mesh-dashboard; do
-  if systemctl --quiet is-active "$unit" && is_stale "$unit"; then
+  if systemctl --quiet is-active "$unit" && is_stale "$unit" "$mesh_toml"; then
     say "mesh.toml has changed: $unit starts anew"
     as_root systemctl restart "$unit" || explain "$unit"
   fi
 done
-as_root systemctl enable --quiet mesh.target mesh-nginx mesh-health mesh-logs mesh-dashboard
-as_root systemctl start mesh.target
+as_root systemctl enable --quiet mesh.target mesh-nginx mesh-health mesh-logs mesh-dashboard mesh-certs.timer
+as_root systemctl start mesh.target mesh-certs.timer
 for unit in mesh-nginx mesh-health mesh-logs mesh-dashboard; do
   as_root systemctl start "$unit" || explain "$unit"
 done

@@ -305,9 +305,10 @@ def keys_of(properties: Iterable[tuple[str, str]]) -> list[str]:
     # Of several properties of one name the last one counts: the mesh appends its stamp to whatever is there.
     last = dict(properties)
     keys = []
-    # "1 broker1 19c8a3f2b10 2a 19c8a3f2b1f00003 r1": version, origin, epoch, number, time, flags.
+    # "2 broker1 PoAFoiG g 8RW.3 r1": version, origin, epoch, number, time, flags. Version 1 only writes numbers
+    # in another way.
     stamp = last.get(MESH_STAMP, "").split(" ")
-    if len(stamp) == 6 and stamp[0] == "1":
+    if len(stamp) == 6 and stamp[0] in ("1", "2"):
         keys.append("stamp " + " ".join(stamp[1:4]))
     if MESSAGE_ID in last:
         keys.append("id " + last[MESSAGE_ID])

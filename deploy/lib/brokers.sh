@@ -72,6 +72,21 @@ chosen_brokers() {
 # By ssh as this user, or if there is none by Multipass.
 ssh_user=''
 
+# How the brokers were reached last, for what runs by itself: `ssh` and a user, or `multipass`. Root's own.
+way_file=/etc/mesh/way-to-brokers
+
+note_way() {
+  local way="${ssh_user:+ssh $ssh_user}"
+  printf '%s\n' "${way:-multipass}" | as_root tee "$way_file" >/dev/null
+}
+
+# recall_way: true if it is known.
+recall_way() {
+  local program
+  read -r program ssh_user <<<"$(as_root cat "$way_file" 2>/dev/null)"
+  [ -n "$program" ]
+}
+
 # on_broker BROKER COMMAND…: runs a command as root on a broker's machine. Standard input is handed on.
 on_broker() {
   local broker=$1 root='' words

@@ -7,52 +7,62 @@
 #   ./deploy/tests/deploy.sh [--release]
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/tests/lib/expect.sh
-. "$checkout/deploy/tests/lib/expect.sh"
-# shellcheck source=deploy/tests/lib/base.sh
-. "$checkout/deploy/tests/lib/base.sh"
-# shellcheck source=deploy/tests/lib/machines.sh
-. "$checkout/deploy/tests/lib/machines.sh"
-# shellcheck source=deploy/tests/lib/host.sh
-. "$checkout/deploy/tests/lib/host.sh"
-# shellcheck source=deploy/tests/lib/doors.sh
-. "$checkout/deploy/tests/lib/doors.sh"
+# shellcheck source=deploy/tests/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 brokers='broker1 broker2 broker3 broker4 broker5'
-
-# The host has the scripts and the packages; the user `admin` may log in to the others, and become root there.
-hand_out_keys() {
-  local broker number=10
-  hand_out_scripts
-  on host ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
-  for broker in $brokers; do
-    on "$broker" useradd --create-home --shell /bin/bash admin
-    printf 'admin ALL=(ALL) NOPASSWD: ALL\n' >"$machines/$broker/root/etc/sudoers.d/admin"
-    on "$broker" install -d -m 700 -o admin /home/admin/.ssh
-    on "$broker" install -m 600 -o admin /dev/stdin /home/admin/.ssh/authorized_keys \
-      <"$machines/host/root/root/.ssh/id_ed25519.pub"
-    on "$broker" ssh-keygen -q -A
-    on "$broker" systemctl unmask --quiet ssh
-    on "$broker" systemctl start ssh
-    printf '192.168.100.%s %s\n' "$number" "$(cut -d ' ' -f 1-2 "$machines/$broker/root/etc/ssh/ssh_host_ed25519_key.pub")"
-    number=$((number + 1))
-  done >"$machines/host/root/root/.ssh/known_hosts"
-}
 
 # tells TEXT: as `says`, without a program that has the text on its command line.
 tells() {
   [[ $(cat "$machines/said") == *"$1"* ]]
 }
 
+# imports: as `meshctl import` leaves it: a database with a retained message that the first broker begins with, and own
+# directives, of which one broker has more than the others.
+imports() {
+  local broker etc=$machines/host/root/etc/mesh old=$machines/old stock
+  mkdir "$old"
+  printf '%s\n' 'listener 18999 127.0.0.1' 'allow_anonymous true' 'user root' 'persistence true' \
+    "persistence_location $old/" >"$old/mosquitto.conf"
+  mosquitto -c "$old/mosquitto.conf" >/dev/null 2>&1 &
+  stock=$!
+  eventually 10 "a Mosquitto of before takes a message" mosquitto_pub -p 18999 -q 1 -r -t home/lamp -m on
+  kill -TERM "$stock"
+  wait "$stock"
+  for broker in $brokers; do
+    mkdir -p "$etc/extra/$broker"
+    printf 'message_size_limit 250000\n' >"$etc/extra/$broker/own.conf"
+  done
+  printf 'listener 2883 192.168.100.11\n' >"$etc/extra/broker2/door.conf"
+  mkdir "$etc/broker1"
+  cp "$old/mosquitto.db" "$etc/broker1/"
+  sed -i 's#^\[mosquitto\]#&\nextra_dir = "extra/{broker}"\nfirst_database = "{broker}/mosquitto.db"#' "$etc/mesh.toml"
+}
+
+# has_imported: what was imported is with the brokers.
+has_imported() {
+  local broker
+  expect "the first broker begins with the imported database" says 'broker1 begins with what is stored in'
+  for broker in $brokers; do
+    expect "$broker has the retained message that was imported" \
+      test "$(on host mosquitto_sub -h "$(address "$broker")" -t home/lamp -C 1 -W 10)" = on
+  done
+  expect "own directives are in use" reaches host 192.168.100.11 2883
+  refuse "where they are meant to be" reaches host 192.168.100.10 2883
+  refuse "the database is not there to be given again" on host test -e /etc/mesh/broker1/mosquitto.db
+}
+
+# address BROKER
+address() {
+  printf '192.168.100.%s\n' $((9 + ${1#broker}))
+}
+
 from_nothing() {
   runs "the host is set up" setup-environment.sh --no-multipass --packages /root/packages/1
+  imports
   runs "five machines become brokers" deploy-brokers.sh --ssh admin --packages /root/packages/1
   password=$(sed -n 's/^ *password  *//p' "$machines/said")
+  cp "$machines/said" "$machines/deployed"
   expect "a first user is made, and how to connect is told" \
     tells "mosquitto_pub -h 192.168.100.1 -p 8883 --cafile /etc/mesh/tls/ca.crt -u mqtt -P ${password:-none} "
   expect "a broker's passwords and keys are for root and Mosquitto only" \
@@ -72,6 +82,8 @@ from_nothing() {
   done
   client_connects
   ok "a client connects as it was told"
+  cp "$machines/deployed" "$machines/said"
+  has_imported
 }
 
 # finds QUERY: is there such a line in the database?
@@ -94,10 +106,14 @@ reads_journals() {
 
 again() {
   local before
+  # Older than what the brokers have by now.
+  on host sh -c 'mkdir /etc/mesh/broker2 && cp /etc/mesh/broker1/mosquitto.db.given /etc/mesh/broker2/mosquitto.db'
   before="$(processes)$(unit mesh-nginx MainPID) $(unit mesh-health MainPID)"
   runs "setting up again does nothing" setup-environment.sh --no-multipass --packages /root/packages/1
   runs "nor deploying" deploy-brokers.sh --ssh admin --packages /root/packages/1
   expect "each broker is as it should be" test "$(grep -c 'is as it should be' "$machines/said")" = 5
+  expect "a broker with messages of its own gets no older ones" says 'broker2 has stored messages of its own'
+  on host rm -r /etc/mesh/broker2
   refuse "and no second first user is made" says password
   runs "nor starting" start-services.sh
   expect "every process is the same" test "$(processes)$(unit mesh-nginx MainPID) $(unit mesh-health MainPID)" = "$before"
@@ -131,11 +147,13 @@ changes_access() {
   # As if these had come near their end.
   old="$(serial_of balancer) $(serial_of broker1)"
   on host rm /etc/mesh/tls/balancer.crt /etc/mesh/tls/broker1.crt
-  runs "they are told, and one gets a new certificate" deploy-brokers.sh --ssh admin --packages /root/packages/1
+  expect "certificates are looked after each day" on host systemctl is-active --quiet mesh-certs.timer
+  expect "what looks after them reaches brokers as they were reached before" on host systemctl start mesh-certs
+  refuse "the new user is not known to them by that" may_connect second "$second" broker1
+  runs "they are told of the new user" deploy-brokers.sh --ssh admin --packages /root/packages/1
   expect "each goes on" test "$(grep -c 'and goes on' "$machines/said")" = 5
   # shellcheck disable=SC2086 # they are words
   expect "the new user may connect to each" may_connect second "$second" $brokers
-  runs "the balancer gets its own" start-services.sh
   refuse "they are other certificates than before" test "$old" = "$(serial_of balancer) $(serial_of broker1)"
   eventually 10 "the balancer shows the new one" shows 192.168.100.1:8883 balancer
   expect "the balancer shows the new one" shows 192.168.100.1:8883 balancer
@@ -172,6 +190,8 @@ upgrades_while_serving() {
   offer_newer_mosquitto
   sed -i 's/^link_tls = false/link_tls = true/; s/^\[mosquitto\]/&\nautosave_interval = "30s"/' \
     "$machines/host/root/etc/mesh/mesh.toml"
+  sed -i 's/250000/260000/' "$machines/host/root/etc/mesh/extra/broker4/own.conf"
+  rm "$machines/host/root/etc/mesh/extra/broker2/door.conf"
   MQTT_PASSWORD=$password client fleet.py --balancer 192.168.100.1:8883 --user mqtt \
     --ca "$machines/host/root/etc/mesh/tls/ca.crt" --folder "$machines/fleet" \
     broker1=192.168.100.10 broker2=192.168.100.11 broker3=192.168.100.12 broker4=192.168.100.13 broker5=192.168.100.14 \
@@ -180,13 +200,15 @@ upgrades_while_serving() {
   eventually 60 "the fleet is there" test -e "$machines/fleet/ready"
   runs "all brokers are upgraded under a fleet" deploy-brokers.sh --ssh admin --packages /root/packages/2 --upgrade
   expect "who serves came last, and handed over its clients first" \
-    test "$(grep -e '^\[5/5\]' -e 'serves; its clients' "$machines/said" | tr -s ' ')" = \
-    "$(printf '[5/5] broker1\n broker1 serves; its clients go to another broker first')"
+    test "$(grep -e '^\[6/6\]' -e 'serves; its clients' "$machines/said" | tr -s ' ')" = \
+    "$(printf '[6/6] broker1\n broker1 serves; its clients go to another broker first')"
   kill -TERM "$fleet"
   hears_of "$fleet"
   for broker in $brokers; do
     expect "$broker has the new plugin, the newer Mosquitto and the changed configuration" is_upgraded "$broker"
   done
+  expect "own directives are the changed ones" on broker4 grep -q 260000 /etc/mesh/extra/broker4/own.conf
+  refuse "and what was taken out is gone" reaches host 192.168.100.11 2883
   hears "after the upgrade"
   expect "the client that was there from the beginning had to connect again once" connections_are 2
   expect "links go over TLS now" test "$(on broker1 ss -Htn state established 'dport = :8883' | wc -l)" = 4
@@ -219,7 +241,27 @@ mends() {
   refuse "and is noted no more" on broker3 test -e /etc/mesh/unfinished
 }
 
+# The plugin for dynamic security writes its own configuration: it is given once.
+gives_dynamic_security() {
+  local file=/var/lib/mosquitto/dynamic-security.json
+  on broker3 mosquitto_ctrl dynsec init /root/dynamic-security.json admin admins >/dev/null
+  mkdir -p "$machines/host/root${file%/*}"
+  cp "$machines/broker3/root/root/dynamic-security.json" "$machines/host/root$file"
+  sed -i "s#^\[mosquitto\]#&\ndynamic_security_file = \"$file\"#" "$machines/host/root/etc/mesh/mesh.toml"
+  runs "a broker gets dynamic security" deploy-brokers.sh --ssh admin --packages /root/packages/2 broker3
+  expect "its configuration is Mosquitto's own" test "$(on broker3 stat -c '%U %a' "$file")" = 'mosquitto 600'
+  eventually 20 "it takes a command" on broker3 mosquitto_ctrl -h 192.168.100.12 -u admin -P admins dynsec createRole visitor
+  eventually 20 "it is written" on broker3 grep -q visitor "$file"
+  runs "deployed again" deploy-brokers.sh --ssh admin --packages /root/packages/2 broker3
+  expect "it is as it should be" says 'broker3 is as it should be'
+  expect "and what the plugin wrote is there still" on broker3 grep -q visitor "$file"
+}
+
 refuses() {
+  printf 'max_keepalive 60\n' >"$machines/broker5/root/etc/mesh/extra/broker5/stray.conf"
+  refuse "own directives that nobody knows of end it" \
+    script deploy-brokers.sh --ssh admin --packages /root/packages/2 broker5
+  expect "with what to do" says 'broker5 has own directives in /etc/mesh/extra/broker5/stray.conf that did not come from here'
   ip link set port-broker3 down
   refuse "a machine that is not there ends it" script deploy-brokers.sh --ssh admin --packages /root/packages/2 broker3
   expect "with a sentence that says what to do" says 'broker3 (192.168.100.12) cannot be used over ssh as admin'
@@ -231,12 +273,15 @@ refuses() {
 if [ -z "${MESH_TEST_RUN-}" ]; then
   prepare "$@"
   need_python_clients
+  need_mosquitto
+  need_mosquitto_clients
   in_machines "$0"
   exit
 fi
 
 begin_network "$brokers"
-hand_out_keys
+hand_out_scripts
+hand_out_keys admin
 watch_command_lines
 from_nothing
 reads_journals
@@ -249,5 +294,6 @@ changes_access
 upgrades_while_serving
 keeps_secrets
 mends
+gives_dynamic_security
 refuses
 say "$expected passed, 0 failed"

@@ -6,15 +6,8 @@
 #   ./deploy/tests/docker.sh [--release]
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/tests/lib/base.sh
-. "$checkout/deploy/tests/lib/base.sh"
-# shellcheck source=deploy/tests/lib/machines.sh
-. "$checkout/deploy/tests/lib/machines.sh"
+# shellcheck source=deploy/tests/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 profile=dev folder=debug
 [ "${1-}" != --release ] || profile=release folder=release

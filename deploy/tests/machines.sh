@@ -4,17 +4,8 @@
 #   ./deploy/tests/machines.sh
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/tests/lib/expect.sh
-. "$checkout/deploy/tests/lib/expect.sh"
-# shellcheck source=deploy/tests/lib/base.sh
-. "$checkout/deploy/tests/lib/base.sh"
-# shellcheck source=deploy/tests/lib/machines.sh
-. "$checkout/deploy/tests/lib/machines.sh"
+# shellcheck source=deploy/tests/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 # What the run that is ended does: two machines, and then what the argument says.
 if [ "${1-}" = run ]; then

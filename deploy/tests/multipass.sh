@@ -6,43 +6,10 @@
 #   ./deploy/tests/multipass.sh [--release]
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/tests/lib/expect.sh
-. "$checkout/deploy/tests/lib/expect.sh"
-# shellcheck source=deploy/tests/lib/base.sh
-. "$checkout/deploy/tests/lib/base.sh"
-# shellcheck source=deploy/tests/lib/machines.sh
-. "$checkout/deploy/tests/lib/machines.sh"
-# shellcheck source=deploy/tests/lib/host.sh
-. "$checkout/deploy/tests/lib/host.sh"
+# shellcheck source=deploy/tests/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 brokers='broker1 broker2 broker3 broker4 broker5'
-
-# begin_host: a host that has Multipass and nothing else; its own network is not the brokers'.
-begin_host() {
-  begin_machines
-  mkdir "$machines/relay"
-  python3 "$checkout/deploy/tests/multipass/relay.py" serve "$machines/relay/socket" \
-    "$checkout/deploy/tests/multipass/multipass.sh" &
-  machine_options=(--bind="$machines/relay:/srv/relay")
-  machine host 10.96.0.1
-  eventually 60 "the host has started" is_up host
-  ip -n host link add mpqemubr0 type bridge
-  ip -n host address add 10.97.0.1/24 dev mpqemubr0
-  ip -n host link set mpqemubr0 up
-  hand_out_scripts
-  printf '#!/bin/sh\nexec python3 /root/mesh/deploy/tests/multipass/relay.py call /srv/relay/socket "$@"\n' \
-    >"$machines/host/root/usr/local/bin/multipass"
-  chmod 755 "$machines/host/root/usr/local/bin/multipass"
-}
-
-multipass() {
-  on host multipass "$@" </dev/null
-}
 
 is_well() {
   status_is 'ok 5 20' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")' \
@@ -108,7 +75,7 @@ if [ -z "${MESH_TEST_RUN-}" ]; then
   exit
 fi
 
-begin_host
+begin_multipass_host
 from_nothing
 again
 mends

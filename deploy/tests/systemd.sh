@@ -7,20 +7,8 @@
 # --release   with the programs as they are shipped; else with debug builds, which the other tests need anyway
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/tests/lib/expect.sh
-. "$checkout/deploy/tests/lib/expect.sh"
-# shellcheck source=deploy/tests/lib/base.sh
-. "$checkout/deploy/tests/lib/base.sh"
-# shellcheck source=deploy/tests/lib/machines.sh
-. "$checkout/deploy/tests/lib/machines.sh"
-
-# shellcheck source=deploy/tests/lib/host.sh
-. "$checkout/deploy/tests/lib/host.sh"
+# shellcheck source=deploy/tests/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 brokers='broker1 broker2 broker3'
 
@@ -141,6 +129,8 @@ is_sandboxed() {
   for unit in mesh-nginx mesh-logs mesh-dashboard; do
     is_exposed_at_most 2.0 "$unit"
   done
+  # Root, with the network: it signs, and logs in to brokers.
+  is_exposed_at_most 7.0 mesh-certs
 }
 
 # is_exposed_at_most LEVEL UNIT: as systemd-analyze judges the sandbox, from 0 to 10.
@@ -250,6 +240,70 @@ reloads() {
   expect "Nginx is still the same" is mesh-nginx MainPID "$master"
 }
 
+# ends_soon NAME: it has a certificate that ends in 20 days, of the mesh's own authority.
+ends_soon() {
+  local tls=$machines/host/root/etc/mesh/tls
+  openssl x509 -req -in <(openssl req -new -key "$tls/$1.key" -subj "/CN=$1") -CA "$tls/ca.crt" -CAkey "$tls/ca.key" \
+    -CAcreateserial -days 20 -sha256 -out "$tls/$1.crt" \
+    -extfile <(printf 'subjectAltName=%s\n' "$(cat "$tls/$1.addresses")") 2>/dev/null
+}
+
+# shown: the day on which the certificate ends that Nginx shows.
+shown() {
+  on host openssl s_client -connect 192.168.100.1:8883 </dev/null 2>/dev/null | openssl x509 -noout -enddate
+}
+
+shows_another_than() {
+  local now
+  now=$(shown)
+  [ -n "$now" ] && [ "$now" != "$1" ]
+}
+
+certs_ended() {
+  [ "$(unit mesh-certs ActiveState)" != activating ] && [ "$(unit mesh-certs ExecMainStatus)" = "$1" ]
+}
+
+# Each day a timer looks, and what ends within a month is renewed under a client that stays connected.
+renews() {
+  local old master toml=$machines/host/root/etc/mesh/mesh.toml
+  master=$(unit mesh-nginx MainPID)
+  on host systemctl start mesh-certs
+  ok "where there are no certificates, nothing is to be renewed"
+  sed -i 's#^\[balancer\]#&\ntls = "192.168.100.1:8883"\ncertificate = "/etc/mesh/tls/balancer.crt"\ncertificate_key = "/etc/mesh/tls/balancer.key"#' "$toml"
+  on host systemctl start mesh-certs
+  expect "one that is missing is made" on host test -s /etc/mesh/tls/balancer.crt
+  ends_soon balancer
+  on host systemctl reload mesh-nginx
+  eventually 10 "Nginx shows a certificate" shows_another_than ''
+  on host stdbuf -oL mosquitto_sub -d -h 192.168.100.1 -p 8883 --cafile /etc/mesh/tls/ca.crt -i tls -k 60 -t 'test/#' \
+    >"$machines/tls" 2>&1 </dev/null &
+  eventually 10 "a client connects with TLS" grep -q SUBACK "$machines/tls"
+  old=$(shown)
+  # As if its time had passed while the machine was off.
+  on host systemctl enable --quiet mesh-certs.timer
+  on host touch --date='3 days ago' /var/lib/systemd/timers/stamp-mesh-certs.timer
+  on host systemctl start mesh-certs.timer
+  eventually 90 "the timer has it renewed, and Nginx shows it" shows_another_than "$old"
+  ok "the timer has a certificate renewed that ends soon, and Nginx shows it"
+  eventually 30 "it has ended well" certs_ended 0
+  hears "after the renewal"
+  expect "no session is cut by it" connections_are 2
+  expect "nor one with TLS" test "$(grep -c CONNACK "$machines/tls")" = 1
+  expect "Nginx is still the same" is mesh-nginx MainPID "$master"
+  # Brokers whose certificates are made here, on machines where nobody may log in.
+  on host cp /etc/mesh/mesh.toml /root/with-tls.toml
+  sed -i 's#^address = "\(.*\):1883"#&\ntls = "\1:8883"#; s#^\[balancer\]#[mosquitto]\ntls_dir = "/etc/mesh/tls"\n&#' "$toml"
+  refuse "brokers that it cannot reach make it fail" on host systemctl start mesh-certs
+  expect "its journal says what to do" journal_has mesh-certs 'nobody has said how the brokers are reached'
+  on host sh -c 'echo "ssh nobody" >/etc/mesh/way-to-brokers'
+  refuse "also where it knows the way" on host systemctl start mesh-certs
+  expect "for each of them" journal_has mesh-certs 'broker3 does not have the certificate that is here: run deploy-brokers.sh'
+  on host rm /etc/mesh/way-to-brokers
+  on host systemctl reset-failed mesh-certs
+  on host cp /root/good.toml /etc/mesh/mesh.toml
+  on host systemctl reload mesh-nginx
+}
+
 upgrades() {
   local master health
   master=$(unit mesh-nginx MainPID)
@@ -292,6 +346,7 @@ refuse_processes() {
 
 if [ -z "${MESH_TEST_RUN-}" ]; then
   prepare "$@"
+  need_openssl
   in_machines "$0"
   exit
 fi
@@ -309,6 +364,7 @@ keeps_lines
 survives_a_hang
 survives_a_kill
 reloads
+renews
 upgrades
 goes_without_trace
 say "$expected passed, 0 failed"

@@ -1,4 +1,5 @@
-//! The stamp that arrives with a message: every text is a stamp that is written as it was read, or none.
+//! The stamp that arrives with a message: every text is a stamp that is written as it was read, or none. Of version 1 it is
+//! written in version 2, which is the same stamp.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +9,8 @@ fuzz_target!(|text: &str| {
     if let Some(stamp) = Stamp::parse(text) {
         let mut written = String::new();
         stamp.write(&mut written);
-        assert_eq!(written, text);
+        assert!(written == text || text.starts_with("1 "));
+        assert_eq!(Stamp::parse(&written), Some(stamp.clone()));
         assert!(written.len() <= Stamp::LONGEST);
         // A clock goes on after whatever it was told.
         let mut clock = Clock::default();

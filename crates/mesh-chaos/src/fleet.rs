@@ -1,5 +1,7 @@
-//! Clients that live through faults as well-made clients do: MQTT 5, QoS 1, an outbox kept until the PUBACK, sessions
-//! that outlive their connection, and growing pauses with full jitter before they come back.
+//! Clients that live through faults as well-made clients do: QoS 1, an outbox kept until the PUBACK, sessions that outlive
+//! their connection, and growing pauses with full jitter before they come back. Half of the publishers and half of the
+//! subscribers speak MQTT 5, the others 3.1.1, in all four pairs; those subscribers subscribe anew each time and see no
+//! stamp, so that a message is known again by its number alone.
 //!
 //! Publishers and their subscribers are anywhere, mostly behind the balancer. Witnesses subscribe to everything on one
 //! broker each, past the balancer, so that it shows what that broker has got.
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mesh_lab::wait_until;
+use mesh_runtime::mqtt::Version;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -89,6 +92,8 @@ impl Fleet {
         for (name, address) in &options.witnesses {
             let reader = book.pages().ledger.add_reader(format!("witness at {name}"), None);
             let subscriber = Subscriber {
+                // It sees stamps.
+                version: Version::V5,
                 run,
                 address: *address,
                 reader,
@@ -104,6 +109,7 @@ impl Fleet {
             let name = format!("subscriber {stream}");
             let reader = book.pages().ledger.add_reader(name, Some(stream));
             let subscriber = Subscriber {
+                version: versions(stream).1,
                 run,
                 address,
                 reader,
@@ -116,6 +122,7 @@ impl Fleet {
         }
         for (stream, address) in clients().take(options.publishers).enumerate() {
             let publisher = Publisher {
+                version: versions(stream).0,
                 run,
                 address,
                 stream,
@@ -190,6 +197,12 @@ fn is_retained(stream: usize) -> bool {
     stream.is_multiple_of(RETAINED)
 }
 
+/// What the publisher and the subscriber of a stream speak: each pair of versions in turn.
+fn versions(stream: usize) -> (Version, Version) {
+    let version = |is_old| if is_old { Version::V311 } else { Version::V5 };
+    (version(stream & 1 == 1), version(stream & 2 == 2))
+}
+
 /// The topic of a stream.
 pub fn topic(stream: usize) -> String {
     format!("{PREFIX}/{stream}")
@@ -215,6 +228,19 @@ impl Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_pair_of_versions_is_there() {
+        let pairs: Vec<_> = (0..4).map(versions).collect();
+        for publisher in [Version::V311, Version::V5] {
+            for subscriber in [Version::V311, Version::V5] {
+                assert!(
+                    pairs.contains(&(publisher, subscriber)),
+                    "{publisher:?} {subscriber:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn payloads_are_read_as_they_are_written() {

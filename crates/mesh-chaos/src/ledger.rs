@@ -44,7 +44,7 @@ pub enum Cause {
 /// How a message came.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrival<'a> {
-    /// What in the mesh's stamp tells it from all other messages.
+    /// What in the mesh's stamp tells it from all other messages; a reader with MQTT 3.1.1 does not see it.
     pub stamp: Option<&'a str>,
     /// The DUP flag.
     pub dup: bool,
@@ -250,7 +250,9 @@ impl Ledger {
             return;
         };
         let same_stamp = before.stamp.as_deref() == how.stamp;
-        let cause = if !same_stamp && entry.attempts > 1 {
+        // Without stamps a copy of what was sent again is like any other.
+        let may_be_another = !same_stamp || how.stamp.is_none();
+        let cause = if may_be_another && entry.attempts > 1 {
             Cause::SentAgain
         } else if same_stamp && how.dup {
             Cause::Redelivered

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use mesh_lab::{Fault, wait_until};
 use mesh_model::BrokerId;
 use mesh_runtime::mqtt::{Connection, Identity};
@@ -92,7 +92,12 @@ impl Machines {
                 let share = format!("numgen random mod 100 < {percent}");
                 self.filter(broker, "loss", &share, &share).await
             }
-            Fault::Slow { .. } => bail!("machines of their own cannot be slowed down here"),
+            Fault::Slow { broker, kbit } => {
+                // What comes faster is dropped, as a full buffer drops it; TCP slows down.
+                let bytes = u64::from(*kbit) * 1000 / 8;
+                let share = format!("limit rate over {bytes} bytes/second burst 16 kbytes");
+                self.filter(broker, "slow", &share, &share).await
+            }
             Fault::Heal { broker, from } => {
                 let which = from.as_ref().map(|from| format!("from_{from}"));
                 let pattern = which.map_or("mesh_cut_".to_owned(), |which| {
@@ -100,11 +105,42 @@ impl Machines {
                 });
                 let script = format!(
                     "nft list tables | sed -n 's/^table inet //p' | grep '^{pattern}' |
-                     while read -r table; do nft delete table inet $table; done"
+                     while read -r table; do
+                       nft delete table inet $table; systemctl stop $table.timer 2>/dev/null; done
+                     true"
                 );
                 self.run(broker.as_str(), &script).await
             }
         }
+    }
+
+    /// Has every broker run as if nothing had been done to it: what is cut, hangs or is dead is so no more.
+    ///
+    /// # Errors
+    ///
+    /// If a machine cannot be reached; the others are mended all the same.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for (id, _) in &self.brokers {
+            let heal = Fault::Heal {
+                broker: id.clone(),
+                from: None,
+            };
+            let healed = self.fault(&heal).await;
+            let script = "systemctl kill --signal=CONT mosquitto 2>/dev/null; systemctl start mosquitto";
+            let started = self.run(id.as_str(), script).await;
+            result = result.and(healed).and(started);
+        }
+        result
+    }
+
+    /// Ends a broker in order, so that it saves its state.
+    ///
+    /// # Errors
+    ///
+    /// If its machine cannot be reached.
+    pub async fn halt(&self, broker: &BrokerId) -> anyhow::Result<()> {
+        self.run(broker.as_str(), "systemctl stop mosquitto").await
     }
 
     /// Makes a broker save its state now.
@@ -163,7 +199,8 @@ table inet {table} {{
   chain of {{ type filter hook output priority -300; oif lo accept; tcp sport 22 accept; {of} drop; }}
 }}
 END
-systemd-run --quiet --collect --on-active={CUT_ENDS}min nft delete table inet {table}"
+systemctl stop {table}.timer 2>/dev/null
+systemd-run --quiet --collect --unit={table} --on-active={CUT_ENDS}min nft delete table inet {table}"
         );
         self.run(broker.as_str(), &script).await
     }

@@ -151,6 +151,18 @@ impl Network {
         done.with_context(|| format!("the fault {fault:?}"))
     }
 
+    /// Mends what faults have left in a network that is deployed; a lab goes as a whole.
+    ///
+    /// # Errors
+    ///
+    /// If a machine cannot be reached.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        match &self.hands {
+            Hands::Lab(_) => Ok(()),
+            Hands::Machines(machines) => machines.mend().await,
+        }
+    }
+
     /// What mesh-health says.
     ///
     /// # Errors

@@ -57,11 +57,11 @@ fn keys(properties: &[(String, String)]) -> Vec<String> {
     stamp.into_iter().chain(id).collect()
 }
 
-/// Of `1 broker1 19c8a3f2b10 2a 19c8a3f2b1f00003 r1` (version, origin, epoch, number, time, flags) what tells the
-/// message from all others: a copy may differ in its flags.
+/// Of `2 broker1 PoAFoiG g 8RW.3 r1` (version, origin, epoch, number, time, flags) what tells the message from all others:
+/// a copy may differ in its flags. Version 1 only writes numbers in another way.
 fn stamp_key(stamp: &str) -> Option<String> {
     match stamp.split(' ').collect::<Vec<_>>()[..] {
-        ["1", origin, epoch, number, _time, _flags] => Some(format!("stamp {origin} {epoch} {number}")),
+        ["1" | "2", origin, epoch, number, _time, _flags] => Some(format!("stamp {origin} {epoch} {number}")),
         _ => None,
     }
 }
@@ -78,17 +78,17 @@ mod tests {
     #[test]
     fn a_delivery_that_comes_again_is_known_by_its_stamp() {
         let mut seen = Seen::new(100);
-        let first = properties(&[("mesh", "1 broker1 a 1 ff r1")]);
+        let first = properties(&[("mesh", "2 broker1 a 1 ff r1")]);
         assert!(seen.is_new(&first));
         assert!(!seen.is_new(&first));
         assert!(
-            !seen.is_new(&properties(&[("mesh", "1 broker1 a 1 ff rs1")])),
+            !seen.is_new(&properties(&[("mesh", "2 broker1 a 1 ff rs1")])),
             "flags tell how it came"
         );
         for other in [
-            "1 broker1 a 2 ff r1",
-            "1 broker2 a 1 ff r1",
-            "1 broker1 b 1 ff r1",
+            "2 broker1 a 2 ff r1",
+            "2 broker2 a 1 ff r1",
+            "2 broker1 b 1 ff r1",
         ] {
             assert!(seen.is_new(&properties(&[("mesh", other)])), "{other}");
         }
@@ -99,15 +99,15 @@ mod tests {
         let mut seen = Seen::new(100);
         assert!(seen.is_new(&properties(&[
             ("message-id", "x/1"),
-            ("mesh", "1 broker1 a 1 ff 1")
+            ("mesh", "2 broker1 a 1 ff 1")
         ])));
         assert!(!seen.is_new(&properties(&[
             ("message-id", "x/1"),
-            ("mesh", "1 broker2 a 1 ff 1")
+            ("mesh", "2 broker2 a 1 ff 1")
         ])));
         assert!(seen.is_new(&properties(&[
             ("message-id", "x/2"),
-            ("mesh", "1 broker2 a 2 ff 1")
+            ("mesh", "2 broker2 a 2 ff 1")
         ])));
     }
 
@@ -115,10 +115,10 @@ mod tests {
     fn what_a_client_wrote_before_the_stamp_does_not_count() {
         let mut seen = Seen::new(100);
         assert!(seen.is_new(&properties(&[
-            ("mesh", "1 broker1 a 1 ff 1"),
-            ("mesh", "1 broker1 a 2 ff 1")
+            ("mesh", "2 broker1 a 1 ff 1"),
+            ("mesh", "2 broker1 a 2 ff 1")
         ])));
-        assert!(seen.is_new(&properties(&[("mesh", "1 broker1 a 1 ff 1")])));
+        assert!(seen.is_new(&properties(&[("mesh", "2 broker1 a 1 ff 1")])));
     }
 
     #[test]
@@ -127,6 +127,7 @@ mod tests {
         for _ in 0..2 {
             assert!(seen.is_new(&[]));
             assert!(seen.is_new(&properties(&[("mesh", "no stamp"), ("colour", "red")])));
+            assert!(seen.is_new(&properties(&[("mesh", "3 broker1 a 1 ff r1")])));
         }
     }
 

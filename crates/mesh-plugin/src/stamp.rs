@@ -3,86 +3,33 @@
 //! A **stamp** is the value of one MQTT 5 user property, [`STAMP_PROPERTY`]:
 //!
 //! ```text
-//! 1 broker1 19c8a3f2b10 2a 19c8a3f2b1f00003 r1
-//! │ │       │           │  │                └ flags: r retained, s sent on request; then the QoS
-//! │ │       │           │  └ when: a hybrid logical clock
-//! │ │       │           └ sequence number, from 1 in each epoch
-//! │ │       └ epoch: one for each boot of that broker, later ones are greater
+//! 2 broker1 PoAFoiG g 8RW.3 r1
+//! │ │       │       │ │     └ flags: r retained, s sent on request; then the QoS
+//! │ │       │       │ └ when, as a hybrid logical clock: milliseconds since the epoch, and the counter if it is not 0
+//! │ │       │       └ sequence number, from 1 in each epoch
+//! │ │       └ epoch: one for each boot of that broker, later ones are greater; about its milliseconds since 1970
 //! │ └ the broker where the message entered the mesh
 //! └ version of this format
 //! ```
 //!
-//! Numbers are hexadecimal, without leading zeros, so that equal stamps are equal texts. Of several properties of
-//! this name the last one counts, and only where the message came over a link: whatever a client sends is followed
-//! by the stamp of its broker. What cannot be read is no stamp.
+//! Numbers are in base 64 ([`numbers`]), without leading zeros, so that equal stamps are equal texts; a time before its
+//! epoch wraps around. Stamps are short because every broker checks them byte by byte. Of several properties of this name
+//! the last one counts, and only where the message came over a link: whatever a client sends is followed by the stamp of
+//! its broker. What cannot be read is no stamp.
 //!
-//! **Time** is a [hybrid logical clock](https://cse.buffalo.edu/tech-reports/2014-04.pdf): milliseconds of the wall
-//! clock in the upper 48 bits, a counter below. It never runs backwards, and is later than everything this broker
-//! has seen. So order holds even if clocks are wrong; only between writers who have not heard of each other do
-//! clocks decide.
+//! Version 1 had the same six words, but numbers in hexadecimal and the time in one, from 1970. Retained messages in
+//! brokers' databases still carry it, so it is read; it is not written any more.
 
-use std::fmt;
+use std::{fmt, str};
 
 use mesh_model::BrokerId;
+pub use mesh_model::names::STAMP_PROPERTY;
 
-/// The name of the user property.
-pub const STAMP_PROPERTY: &str = "mesh";
+mod clock;
+mod numbers;
 
-/// The only version of the format so far.
-const VERSION: &str = "1";
-
-/// No clock of a machine that runs this is right before that: 2026-01-01 in milliseconds since 1970. A machine
-/// without a battery begins in 1970, and would take its peers for liars.
-const EARLIEST_MS: u64 = 1_767_225_600_000;
-
-/// A stamp that is so far ahead of the wall clock is not believed: a year, in milliseconds. It would else drag the
-/// clock of the whole mesh along for ever.
-const ABSURD_MS: u64 = 366 * 24 * 3600 * 1000;
-
-/// A point in hybrid logical time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Hlc(pub u64);
-
-impl Hlc {
-    /// The first point at a time of the wall clock, in milliseconds since 1970.
-    pub fn at_ms(ms: u64) -> Self {
-        Self(ms.min(u64::MAX >> 16) << 16)
-    }
-
-    /// Its part of the wall clock, in milliseconds since 1970.
-    pub fn ms(self) -> u64 {
-        self.0 >> 16
-    }
-}
-
-/// The clock of one broker.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Clock {
-    last: Hlc,
-}
-
-impl Clock {
-    /// A point later than all before. `wall_ms` is the time in milliseconds since 1970.
-    pub fn next(&mut self, wall_ms: u64) -> Hlc {
-        self.last = Hlc::at_ms(wall_ms).max(Hlc(self.last.0.saturating_add(1)));
-        self.last
-    }
-
-    /// Everything from now on is later than `seen`.
-    pub fn observe(&mut self, seen: Hlc) {
-        self.last = self.last.max(seen);
-    }
-
-    /// The latest point so far.
-    pub fn last(&self) -> Hlc {
-        self.last
-    }
-}
-
-/// Whether a stamp of this time cannot be true at this time of the wall clock.
-pub fn is_absurd(time: Hlc, wall_ms: u64) -> bool {
-    time.ms() > wall_ms.max(EARLIEST_MS).saturating_add(ABSURD_MS)
-}
+pub use clock::{Clock, Hlc, is_absurd};
+pub(crate) use numbers::hexadecimal;
 
 /// A stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,34 +64,42 @@ impl Stamp {
 
     /// Appends the stamp as text. By hand: every message pays for it, and `write!` takes five times as long.
     pub fn write(&self, text: &mut String) {
-        text.reserve(Self::LONGEST);
-        text.push_str(VERSION);
-        text.push(' ');
-        text.push_str(self.origin.as_str());
-        for number in [self.epoch, self.seq, self.time.0] {
-            text.push(' ');
-            push_hexadecimal(text, number);
+        let mut line = Line::default();
+        line.push(b"2 ");
+        line.push(self.origin.as_str().as_bytes());
+        line.push(b" ");
+        line.push_number(self.epoch);
+        line.push(b" ");
+        line.push_number(self.seq);
+        line.push(b" ");
+        line.push_number(self.time.ms().wrapping_sub(self.epoch));
+        if self.time.counter() != 0 {
+            line.push(b".");
+            line.push_number(self.time.counter());
         }
-        text.push(' ');
+        line.push(b" ");
         if self.retain {
-            text.push('r');
+            line.push(b"r");
         }
         if self.requested {
-            text.push('s');
+            line.push(b"s");
         }
-        text.push(char::from(b'0' + self.qos));
+        line.push(&[b'0' + self.qos]);
+        text.push_str(line.text());
     }
 
-    /// Reads a stamp; `None` if it is not one.
+    /// Reads a stamp of any version; `None` if it is not one.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_prefix(VERSION)?.strip_prefix(' ')?;
+        let (version, text) = text.split_at_checked(2)?;
         // Ids are short: to search by hand is faster.
         let end = text.bytes().position(|byte| byte == b' ')?;
-        let (origin, mut rest) = (&text[..end], &text.as_bytes()[end + 1..]);
-        let epoch = take_hexadecimal(&mut rest)?;
-        let seq = take_hexadecimal(&mut rest)?;
-        let time = Hlc(take_hexadecimal(&mut rest)?);
-        let (retain, flags) = flag(rest, b'r');
+        let (origin, rest) = (&text[..end], &text.as_bytes()[end + 1..]);
+        let (epoch, seq, time, flags) = match version {
+            "2 " => numbers_of_2(rest)?,
+            "1 " => numbers_of_1(rest)?,
+            _ => return None,
+        };
+        let (retain, flags) = flag(flags, b'r');
         let (requested, flags) = flag(flags, b's');
         let [digit @ b'0'..=b'2'] = flags else {
             return None;
@@ -164,6 +119,37 @@ impl Stamp {
     }
 }
 
+/// Epoch, sequence number, time, and what is left behind them.
+type Numbers<'a> = (u64, u64, Hlc, &'a [u8]);
+
+fn numbers_of_2(mut rest: &[u8]) -> Option<Numbers<'_>> {
+    let (epoch, b' ') = numbers::take(&mut rest)? else {
+        return None;
+    };
+    let (seq, b' ') = numbers::take(&mut rest)? else {
+        return None;
+    };
+    let (since, behind) = numbers::take(&mut rest)?;
+    let counter = match behind {
+        b' ' => 0,
+        b'.' => match numbers::take(&mut rest)? {
+            (counter, b' ') if counter != 0 => counter,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let time = Hlc::new(epoch.wrapping_add(since), counter)?;
+    Some((epoch, seq, time, rest))
+}
+
+fn numbers_of_1(rest: &[u8]) -> Option<Numbers<'_>> {
+    let mut words = str::from_utf8(rest).ok()?.split(' ');
+    let mut number = || hexadecimal(words.next()?);
+    let (epoch, seq, time) = (number()?, number()?, Hlc(number()?));
+    let flags = words.next()?.as_bytes();
+    words.next().is_none().then_some((epoch, seq, time, flags))
+}
+
 fn flag(text: &[u8], name: u8) -> (bool, &[u8]) {
     match text.split_first() {
         Some((first, rest)) if *first == name => (true, rest),
@@ -171,54 +157,35 @@ fn flag(text: &[u8], name: u8) -> (bool, &[u8]) {
     }
 }
 
-fn push_hexadecimal(text: &mut String, number: u64) {
-    let digits = (67 - (number | 1).leading_zeros()) / 4;
-    for place in (0..digits).rev() {
-        text.push(char::from(
-            b"0123456789abcdef"[(number >> (4 * place) & 0xf) as usize],
-        ));
+/// The text of a stamp in the making.
+struct Line {
+    bytes: [u8; Stamp::LONGEST],
+    length: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            bytes: [0; Stamp::LONGEST],
+            length: 0,
+        }
     }
 }
 
-/// What a byte is worth as a digit of a number in lower-case hexadecimal.
-const DIGITS: [u8; 256] = {
-    let mut digits = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < 16 {
-        digits[b"0123456789abcdef"[value] as usize] = value as u8;
-        value += 1;
+impl Line {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
     }
-    digits
-};
-const NO_DIGIT: u8 = 0xff;
 
-/// Takes a number in lower-case hexadecimal without leading zeros, and the space after it.
-fn take_hexadecimal(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for (at, byte) in rest.iter().enumerate() {
-        let digit = DIGITS[usize::from(*byte)];
-        if digit == NO_DIGIT {
-            let leading = at > 1 && rest[0] == b'0';
-            let whole = *byte == b' ' && at > 0 && !leading;
-            *rest = &rest[at + 1..];
-            return whole.then_some(number);
-        }
-        if number >> 60 != 0 {
-            return None;
-        }
-        number = number << 4 | u64::from(digit);
+    fn push_number(&mut self, number: u64) {
+        self.length += numbers::write(number, &mut self.bytes[self.length..]);
     }
-    None
-}
 
-/// A number in lower-case hexadecimal without leading zeros.
-pub(crate) fn hexadecimal(text: &str) -> Option<u64> {
-    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let leading = text.len() > 1 && text.starts_with('0');
-    if leading || !text.bytes().all(digit) {
-        return None;
+    fn text(&self) -> &str {
+        // All of it is ASCII.
+        str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
-    u64::from_str_radix(text, 16).ok()
 }
 
 #[cfg(test)]
@@ -231,7 +198,7 @@ mod tests {
             origin: "broker1".parse().unwrap(),
             epoch: 0x19c_8a3f_2b10,
             seq: 42,
-            time: Hlc(0x19c8_a3f2_b1f0_0003),
+            time: Hlc(0x19c_8a3f_b1f0_0003),
             retain: true,
             requested: false,
             qos: 1,
@@ -240,19 +207,45 @@ mod tests {
 
     #[test]
     fn a_stamp_is_read_as_it_was_written() {
-        assert_eq!(
-            stamp().to_string(),
-            "1 broker1 19c8a3f2b10 2a 19c8a3f2b1f00003 r1"
-        );
+        assert_eq!(stamp().to_string(), "2 broker1 PoAFoiG g 8RW.3 r1");
         for (retain, requested, qos) in [(false, false, 0), (true, true, 2), (false, true, 1)] {
-            let stamp = Stamp {
-                retain,
-                requested,
-                qos,
-                ..stamp()
-            };
-            assert_eq!(Stamp::parse(&stamp.to_string()), Some(stamp));
+            for time in [0, 1, u64::MAX, stamp().epoch << 16, stamp().epoch << 16 | 0xffff] {
+                let stamp = Stamp {
+                    retain,
+                    requested,
+                    qos,
+                    time: Hlc(time),
+                    ..stamp()
+                };
+                assert_eq!(Stamp::parse(&stamp.to_string()), Some(stamp));
+            }
         }
+    }
+
+    #[test]
+    fn what_a_database_still_holds_is_read() {
+        let first = "1 broker1 19c8a3f2b10 2a 19c8a3fb1f00003 r1";
+        assert_eq!(Stamp::parse(first), Some(stamp()));
+    }
+
+    #[test]
+    fn the_longest_stamp_is_not_too_long() {
+        let longest = Stamp {
+            origin: "b".repeat(32).parse().unwrap(),
+            epoch: u64::MAX,
+            seq: u64::MAX,
+            time: Hlc(0xffff),
+            requested: true,
+            ..stamp()
+        };
+        assert!(longest.to_string().len() <= Stamp::LONGEST);
+        let far = Stamp {
+            epoch: 1 << 48,
+            time: Hlc(0xffff),
+            ..longest
+        };
+        assert!(far.to_string().len() <= Stamp::LONGEST);
+        assert_eq!(Stamp::parse(&far.to_string()), Some(far));
     }
 
     #[test]
@@ -261,12 +254,15 @@ mod tests {
             "",
             " ",
             "1",
-            "2 broker1 1 1 1 r1",
+            "2",
+            "2é",
+            "3 broker1 1 1 1 r1",
             "1 Broker1 1 1 1 r1",
             "1 broker1 01 1 1 r1",
             "1 broker1 1 0 1 r1",
             "1 broker1 1 +1 1 r1",
             "1 broker1 1 1 A r1",
+            "1 broker1 1 1 1.1 r1",
             "1 broker1 1 1 10000000000000000 r1",
             "1 broker1 1 1 1 r3",
             "1 broker1 1 1 1 r",
@@ -277,6 +273,25 @@ mod tests {
             "1  broker1 1 1 1 1",
             "1 broker1 1 1 1 11",
             "1 broker1  1 1 1",
+            "2 Broker1 1 1 1 r1",
+            "2 broker1 01 1 1 r1",
+            "2 broker1 1 0 1 r1",
+            "2 broker1 1 +1 1 r1",
+            "2 broker1 1 1 1.0 r1",
+            "2 broker1 1 1 1.01 r1",
+            "2 broker1 1 1 1. r1",
+            "2 broker1 1 1 .1 r1",
+            "2 broker1 1 1 1.1.1 r1",
+            "2 broker1 1 1.1 1 r1",
+            // A counter of more than 16 bits, and a time of more than 48.
+            "2 broker1 1 1 1.G00 r1",
+            "2 broker1 1 1 __________ r1",
+            "2 broker1 1 1 1 r3",
+            "2 broker1 1 1 1 r",
+            "2 broker1 1 1 1 sr1",
+            "2 broker1 1 1 1 1 ",
+            "2 broker1 1 1 1 1 more",
+            "2  broker1 1 1 1 1",
         ] {
             assert_eq!(Stamp::parse(text), None, "{text:?}");
         }
@@ -294,7 +309,7 @@ mod tests {
                 match random.below(3) {
                     0 => bytes[at] = random.below(256) as u8,
                     1 => _ = bytes.remove(at),
-                    _ => bytes.insert(at, b" 0123456789abcdefrsBZ"[random.below(21)]),
+                    _ => bytes.insert(at, b" 0123456789abcdefrs_.Z"[random.below(22)]),
                 }
             }
             let text = String::from_utf8_lossy(&bytes);
@@ -306,36 +321,5 @@ mod tests {
             Stamp::parse(&String::from_utf8_lossy(&noise));
         }
         assert!(taken > 10_000, "only {taken} were stamps");
-    }
-
-    #[test]
-    fn the_clock_never_runs_backwards() {
-        let mut clock = Clock::default();
-        let wall = [1_000, 1_000, 500, 2_000, 0, 2_000];
-        let times: Vec<_> = wall.iter().map(|ms| clock.next(*ms)).collect();
-        assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
-        assert_eq!((times[0], times[3]), (Hlc::at_ms(1_000), Hlc::at_ms(2_000)));
-    }
-
-    #[test]
-    fn what_comes_after_a_message_is_later_whatever_the_clocks_say() {
-        let (mut fast, mut slow) = (Clock::default(), Clock::default());
-        let first = fast.next(7_200_000);
-        slow.observe(first);
-        let second = slow.next(0);
-        assert!(second > first);
-        fast.observe(second);
-        assert!(fast.next(7_200_001) > second);
-        slow.observe(Hlc(1));
-        assert!(slow.next(0) > second, "what is old changes nothing");
-    }
-
-    #[test]
-    fn a_year_ahead_is_absurd_and_a_clock_that_begins_in_1970_does_not_matter() {
-        let now = EARLIEST_MS + 1_000;
-        assert!(!is_absurd(Hlc::at_ms(now + ABSURD_MS), now));
-        assert!(is_absurd(Hlc::at_ms(now + ABSURD_MS + 1), now));
-        assert!(!is_absurd(Hlc::at_ms(now), 0));
-        assert!(is_absurd(Hlc(u64::MAX), now));
     }
 }

@@ -100,7 +100,8 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
 }
 
 /// The files that the configuration of the broker `id` names and that an operator gives: its users, what these may do,
-/// and its certificates. A line of a kind and a path for each, for scripts; on the broker's machine the path is the same.
+/// its certificates, own directives, and what it begins with. A line of a kind and a path for each, for scripts; on the
+/// broker's machine the path is the same, but that a `database` is followed by the path that it has there.
 ///
 /// # Errors
 ///
@@ -118,12 +119,27 @@ pub fn files(config: &Config, id: &BrokerId) -> Result<String, RenderError> {
             in_tls_dir(format!("{id}.crt")),
         ),
         ("key", "mosquitto.tls_dir", in_tls_dir(format!("{id}.key"))),
+        ("directives", "mosquitto.extra_dir", m.extra_dir.clone()),
+        (
+            "dynamic-security",
+            "mosquitto.dynamic_security_file",
+            m.dynamic_security_file.clone(),
+        ),
     ];
     let given = all
         .into_iter()
         .filter_map(|(kind, key, path)| Some((kind, key, path?)));
-    let lines = given.map(|(kind, key, path)| Ok(format!("{kind} {}\n", plain_of(key, &path, id)?)));
-    lines.collect()
+    let mut lines = given
+        .map(|(kind, key, path)| Ok(format!("{kind} {}\n", plain_of(key, &path, id)?)))
+        .collect::<Result<String, RenderError>>()?;
+    if let Some(database) = &m.first_database {
+        lines += &format!(
+            "database {} {}/mosquitto.db\n",
+            plain_of("mosquitto.first_database", database, id)?,
+            plain_of("mosquitto.data_dir", &m.data_dir, id)?
+        );
+    }
+    Ok(lines)
 }
 
 fn describe_peer(config: &Config, peer: &Broker, broker: &Broker) -> Peer {

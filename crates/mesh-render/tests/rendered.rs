@@ -47,7 +47,15 @@ fn a_broker_with_every_access_control() {
         acl_file = "/etc/mosquitto/acl"
         dynamic_security_file = "/var/lib/mosquitto/dynamic-security.json"
         extra_dir = "/etc/mosquitto/own.d"
+        first_database = "/etc/mesh/{broker}/mosquitto.db"
         "#,
+    );
+    let files = mesh_render::broker::files(&config, &"broker1".parse().unwrap()).unwrap();
+    assert_eq!(
+        files,
+        "passwords /etc/mosquitto/broker1.passwords\nacl /etc/mosquitto/acl\n\
+         directives /etc/mosquitto/own.d\ndynamic-security /var/lib/mosquitto/dynamic-security.json\n\
+         database /etc/mesh/broker1/mosquitto.db /var/lib/mosquitto/mosquitto.db\n"
     );
     let text = mesh_render::broker_conf(&config, &secrets(), &"broker1".parse().unwrap()).unwrap();
     insta::assert_snapshot!(text);

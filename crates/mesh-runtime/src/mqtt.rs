@@ -1,8 +1,11 @@
-//! A plain MQTT 5 connection: packets in, packets out, and no opinion about when.
+//! A plain MQTT connection: packets in, packets out, and no opinion about when. It speaks MQTT 5, or 3.1.1 for those who
+//! ask for that.
 //!
 //! Probes and load generators need to know what happens on the wire and when; `rumqttc`'s event loop hides both
 //! (it reconnects by itself and notices a frozen broker after ten seconds). Its codec is used here on our own
 //! socket. Programs with an ordinary session use `rumqttc` itself.
+
+mod v311;
 
 use std::io;
 use std::net::SocketAddr;
@@ -55,9 +58,20 @@ pub struct Identity {
     pub keep_alive_s: u16,
 }
 
-/// An open MQTT 5 session on a socket of its own.
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1: packets have no properties.
+    V311,
+    /// MQTT 5.
+    #[default]
+    V5,
+}
+
+/// An open MQTT session on a socket of its own.
 #[derive(Debug)]
 pub struct Connection {
+    version: Version,
     stream: TcpStream,
     input: bytes::BytesMut,
     output: bytes::BytesMut,
@@ -99,8 +113,22 @@ impl Connection {
     ///
     /// As [`Self::open`].
     pub async fn start_as(stream: TcpStream, connect: Packet) -> Result<(Self, ConnAck), MqttError> {
+        Self::start_in(Version::V5, stream, connect).await
+    }
+
+    /// As [`Self::start_as`], in this version.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`]; [`MqttError::Protocol`] for a will in 3.1.1, which is not spoken here.
+    pub async fn start_in(
+        version: Version,
+        stream: TcpStream,
+        connect: Packet,
+    ) -> Result<(Self, ConnAck), MqttError> {
         stream.set_nodelay(true)?;
         let mut connection = Self {
+            version,
             stream,
             input: bytes::BytesMut::new(),
             output: bytes::BytesMut::new(),
@@ -128,7 +156,12 @@ impl Connection {
     ///
     /// [`MqttError::Protocol`] if the packet cannot be encoded.
     pub fn queue(&mut self, packet: &Packet) -> Result<(), MqttError> {
-        packet.write(&mut self.output, None)?;
+        match self.version {
+            Version::V311 => v311::write(packet, &mut self.output)?,
+            Version::V5 => {
+                packet.write(&mut self.output, None)?;
+            }
+        }
         Ok(())
     }
 
@@ -177,6 +210,9 @@ impl Connection {
     ///
     /// [`MqttError::Protocol`].
     pub fn take(&mut self) -> Result<Option<Packet>, MqttError> {
+        if self.version == Version::V311 {
+            return v311::read(&mut self.input);
+        }
         match Packet::read(&mut self.input, None) {
             Ok(packet) => Ok(Some(packet)),
             Err(CodecError::InsufficientBytes(missing)) => {

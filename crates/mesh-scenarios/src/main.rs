@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use mesh_chaos::{Login, Network, Reach};
 use mesh_lab::Net;
 use mesh_runtime::Config;
@@ -82,16 +82,30 @@ async fn main() -> anyhow::Result<ExitCode> {
         every: arguments.every,
         lasts: arguments.lasts,
     };
+    let are_named = !arguments.names.is_empty();
     let mut names = arguments.names;
-    if names.is_empty() {
-        names = Scenario::all(&settings);
-    }
-    if let Some(name) = names.iter().find(|name| !name.can_run(&settings)) {
-        anyhow::bail!("{name:?} starts networks of its own; it needs --lab or --netns");
+    if !are_named {
+        names = Scenario::value_variants().to_vec();
     }
     let mut stories = Vec::new();
     for name in names {
-        stories.push(name.run(settings.clone()).await);
+        match name.hindrance(&settings) {
+            Some(why) if are_named => anyhow::bail!("{name:?} cannot run here: {why}"),
+            Some(why) => println!("skipped: {name:?}, since {why}"),
+            None => {
+                let story = tokio::select! {
+                    story = name.run(settings.clone()) => story,
+                    signal = mesh_runtime::shutdown::requested() => {
+                        mend(&settings).await;
+                        anyhow::bail!("ended by {}", signal?);
+                    }
+                };
+                if !story.passed() {
+                    mend(&settings).await;
+                }
+                stories.push(story);
+            }
+        }
     }
     report::write(&arguments.report, &stories)?;
     let failed = stories.iter().filter(|story| !story.passed()).count();
@@ -105,6 +119,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Who ends in the middle leaves nothing broken in a network that is deployed.
+async fn mend(settings: &Settings) {
+    let Some(network) = &settings.deployed else {
+        return;
+    };
+    println!("mending what this has broken");
+    if let Err(error) = network.mend().await {
+        println!("not all is mended, run ./deploy/deploy-brokers.sh: {error:#}");
+    }
 }
 
 /// The network that is deployed, as these flags tell.

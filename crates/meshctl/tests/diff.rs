@@ -83,13 +83,13 @@ async fn what_differs_is_listed_and_nothing_else() {
             .collect(),
         ..PublishProperties::default()
     };
-    let stamped = "1 broker1 1 2 3 r1";
+    let stamped = "2 broker1 1 2 3 r1";
     retain(at(1), "same/but/fetched", "value", Some(with(&[stamped]))).await;
     retain(
         at(2),
         "same/but/fetched",
         "value",
-        Some(with(&[stamped, "1 broker1 1 2 3 rs1"])),
+        Some(with(&[stamped, "2 broker1 1 2 3 rs1"])),
     )
     .await;
     retain(at(1), "b/written/again", "value", Some(with(&[stamped]))).await;
@@ -97,7 +97,7 @@ async fn what_differs_is_listed_and_nothing_else() {
         at(2),
         "b/written/again",
         "value",
-        Some(with(&["1 broker1 1 4 5 r1"])),
+        Some(with(&["2 broker1 1 4 5 r1"])),
     )
     .await;
     let stamp = "1 broker2 19c8a3f2b10 2a 19ab0c3a47b0003 r1";
@@ -109,8 +109,8 @@ async fn what_differs_is_listed_and_nothing_else() {
     retain(at(2), "only\u{202e} there", "x", None).await;
     let (code, printed) = diff(&lab, &["broker1", "broker2"]);
     let expected = "b/property  broker1: 4 bytes; broker2: 4 bytes\n\
-                    b/written/again  broker1: 5 bytes, written at broker1 1970-01-01 00:00:00.000; \
-                    broker2: 5 bytes, written at broker1 1970-01-01 00:00:00.000\n\
+                    b/written/again  broker1: 5 bytes, written at broker1 1970-01-01 00:00:00.004; \
+                    broker2: 5 bytes, written at broker1 1970-01-01 00:00:00.006\n\
                     only\\u{202e} there  broker1: nothing; broker2: 1 bytes\n\
                     z/payload  broker1: 3 bytes; broker2: 6 bytes, written at broker2 ";
     assert!(printed.starts_with(expected), "{printed}");

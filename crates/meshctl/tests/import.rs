@@ -240,6 +240,8 @@ async fn a_home_moves_with_its_users_rules_and_retained_messages() {
     told(&account, "left", &["log_dest", "mosquitto.conf:11"]);
     assert_eq!(config.balancer.listen.port(), port);
     assert_eq!(config.mosquitto.autosave_interval.as_secs(), 300);
+    let first_database = old.out().join("{broker}/mosquitto.db");
+    assert_eq!(config.mosquitto.first_database, Some(first_database));
 
     // As it is deployed, but that the machines are folders.
     let machines = old.folder.path().join("machines");

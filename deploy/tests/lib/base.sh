@@ -8,7 +8,7 @@ base_cache=${MESH_TEST_CACHE:-/var/cache/mqtt-mesh-tests}
 base_release=bookworm
 base_packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,netplan.io,openssh-server,sudo,iproute2,procps,python3,ca-certificates
 # What machines install by themselves.
-base_offered='mosquitto mosquitto-clients nginx libnginx-mod-stream'
+base_offered='mosquitto mosquitto-clients nginx libnginx-mod-stream nftables'
 
 # Another recipe has another name.
 base_recipe=$(sha256sum "${BASH_SOURCE[0]}" | cut -c 1-16)

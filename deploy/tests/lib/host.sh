@@ -42,7 +42,7 @@ begin_network() {
     number=$((number + 1))
   done
   for broker in host $1; do
-    eventually 60 "$broker has started" is_up "$broker"
+    eventually 180 "$broker has started" is_up "$broker"
   done
   ok "the host and the machines of $1 have started, each with a systemd of its own"
 }

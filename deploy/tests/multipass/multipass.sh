@@ -5,17 +5,8 @@
 # instance blocks its name, `exec` starts an instance that is stopped, and reads standard input.
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/tests/lib/expect.sh
-. "$checkout/deploy/tests/lib/expect.sh"
-# shellcheck source=deploy/tests/lib/base.sh
-. "$checkout/deploy/tests/lib/base.sh"
-# shellcheck source=deploy/tests/lib/machines.sh
-. "$checkout/deploy/tests/lib/machines.sh"
+# shellcheck source=deploy/tests/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/all.sh"
 
 # Each instance is a folder of this name beside those of the machines; a file `deleted` says that it is.
 instances=$machines/instances
@@ -51,7 +42,7 @@ need() {
 start() {
   local name=$1
   boot_instance "$name"
-  eventually 60 "the instance $name has started" on "$name" test -e /var/lib/cloud/instance/boot-finished
+  eventually 300 "the instance $name has started" on "$name" test -e /var/lib/cloud/instance/boot-finished
 }
 
 # boot_instance NAME: its interfaces are those that it was launched with.
@@ -103,8 +94,12 @@ launch() {
   [ "$(state "$name")" = Missing ] || no "instance \"$name\" already exists"
   [ "$cloud" = - ] || no "the snap cannot read $cloud"
 
+  # Several may be launched at once.
+  exec 8>"$machines/launching"
+  flock 8
   number=$(find "$instances" -mindepth 1 -maxdepth 1 | wc -l)
   mkdir -p "$instances/$name"
+  exec 8>&-
   printf '%s 52:54:00:97:00:%02x\n' "$own_bridge" "$number" >"$instances/$name/interfaces"
   for network in "${networks[@]+"${networks[@]}"}"; do
     case $network in

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{PingReq, PubAckReason, Publish};
-use mesh_runtime::mqtt::{Connection, MqttError, Packet};
+use mesh_runtime::mqtt::{Connection, MqttError, Packet, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -19,6 +19,7 @@ use crate::book::{Book, Client};
 const PACKET_IDS: u64 = 60_000;
 
 pub(super) struct Publisher {
+    pub(super) version: Version,
     pub(super) run: u64,
     pub(super) address: SocketAddr,
     pub(super) stream: usize,
@@ -44,7 +45,7 @@ impl Publisher {
         loop {
             // A publisher has nothing that a broker could keep for it.
             let name = format!("chaos-p{}", self.stream);
-            if let Ok((connection, _)) = dial(self.address, name, false, &self.login).await {
+            if let Ok((connection, _)) = dial(self.version, self.address, name, false, &self.login).await {
                 pauses.served();
                 let now = self.book.now();
                 self.book.pages().served_again(me, now);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_runtime::mqtt::mqttbytes::v5::{Connect, ConnectProperties};
-use mesh_runtime::mqtt::{Connection, MqttError, Packet, mqttbytes};
+use mesh_runtime::mqtt::{Connection, MqttError, Packet, Version, mqttbytes};
 use tokio::net::TcpStream;
 
 use crate::Login;
@@ -30,6 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Connects; tells whether the broker knew the session.
 pub(super) async fn dial(
+    version: Version,
     address: SocketAddr,
     client_id: String,
     keeps: bool,
@@ -50,7 +51,7 @@ pub(super) async fn dial(
         let login = login
             .as_ref()
             .map(|(name, password)| mqttbytes::v5::Login::new(name, password));
-        Connection::start_as(stream, Packet::Connect(connect, None, login)).await
+        Connection::start_in(version, stream, Packet::Connect(connect, None, login)).await
     };
     match tokio::time::timeout(PATIENCE, open).await {
         Ok(opened) => opened.map(|(connection, ack)| (connection, ack.session_present)),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{PingReq, PubAck, Publish};
-use mesh_runtime::mqtt::{self, Connection, MqttError, Packet};
+use mesh_runtime::mqtt::{self, Connection, MqttError, Packet, Version};
 use tokio::time::{Instant, interval_at};
 
 use super::session::{PING, Pauses, SILENCE, dial, silent};
@@ -23,6 +23,7 @@ pub(super) enum Role {
 }
 
 pub(super) struct Subscriber {
+    pub(super) version: Version,
     pub(super) run: u64,
     pub(super) address: SocketAddr,
     /// Its place in the ledger.
@@ -39,13 +40,15 @@ impl Subscriber {
     pub(super) async fn run(self) {
         let (name, keeps) = match self.role {
             Role::Witness => (format!("chaos-w{}", self.place), false),
-            Role::Own(stream) => (format!("chaos-s{stream}"), true),
+            // A session of 3.1.1 never expires: it would outlive the run on every broker that it was on.
+            Role::Own(stream) => (format!("chaos-s{stream}"), self.version == Version::V5),
         };
         let mut pauses = Pauses::default();
         // Brokers that had died when the last connection ended.
         let mut deaths = None;
         loop {
-            if let Ok((connection, is_known)) = dial(self.address, name.clone(), keeps, &self.login).await {
+            let opened = dial(self.version, self.address, name.clone(), keeps, &self.login).await;
+            if let Ok((connection, is_known)) = opened {
                 pauses.served();
                 {
                     let mut pages = self.book.pages();
@@ -160,10 +163,10 @@ impl Subscriber {
     }
 }
 
-/// Origin, epoch and number of a stamp such as `1 broker1 19c8a3f2b10 2a 19c8a3f2b1f00003 r1`, which tell a message from
+/// Origin, epoch and number of a stamp such as `2 broker1 PoAFoiG g 8RW.3 r1`, which tell a message from
 /// all others; its copies may differ in the rest.
 fn identity(stamp: &str) -> Option<&str> {
-    let rest = stamp.strip_prefix("1 ")?;
+    let rest = stamp.strip_prefix("2 ")?;
     let end = rest.match_indices(' ').nth(2)?.0;
     Some(&rest[..end])
 }
@@ -174,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_stamp_is_told_by_its_number() {
-        assert_eq!(identity("1 broker1 a 2a ff r1"), Some("broker1 a 2a"));
-        assert_eq!(identity("1 broker1 a"), None);
-        assert_eq!(identity("2 broker1 a 2a ff r1"), None);
+        assert_eq!(identity("2 broker1 a 2a ff r1"), Some("broker1 a 2a"));
+        assert_eq!(identity("2 broker1 a"), None);
+        assert_eq!(identity("3 broker1 a 2a ff r1"), None);
     }
 }

@@ -152,6 +152,32 @@ fn the_same_on_one_connection_and_two_stamps_of_one_sending_are_wrong() {
 }
 
 #[test]
+fn a_reader_without_stamps_knows_a_message_by_its_number() {
+    let mut ledger = ledger();
+    let number = ledger.sent(0, 2 * S);
+    let plain = Arrival::default();
+    ledger.received(1, 0, number, plain, 3 * S);
+    let dup = Arrival { dup: true, ..plain };
+    ledger.received(1, 0, number, dup, 3 * S);
+    ledger.connected(1);
+    ledger.received(1, 0, number, plain, 3 * S);
+    let causes = [Cause::Redelivered, Cause::Reconnected];
+    assert_eq!(ledger.tally().twice, causes.map(|cause| (cause, 1)).into());
+    ledger.sent_again(0, number);
+    ledger.received(1, 0, number, plain, 3 * S);
+    assert_eq!(ledger.tally().twice.get(&Cause::SentAgain), Some(&1));
+
+    let once = ledger.sent(0, 4 * S);
+    ledger.received(1, 0, once, plain, 5 * S);
+    ledger.received(1, 0, once, plain, 5 * S);
+    assert_eq!(
+        ledger.tally().doubled,
+        1,
+        "sent once, and twice on one connection"
+    );
+}
+
+#[test]
 fn of_retained_messages_the_latest_is_owed() {
     let mut ledger = Ledger::new(1, |_| true);
     ledger.add_reader("witness".to_owned(), None);

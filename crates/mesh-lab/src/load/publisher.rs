@@ -65,7 +65,16 @@ impl Publisher {
             login: None,
             keep_alive_s: 60,
         };
-        let (connection, _ack) = Connection::open(address, &identity).await?;
+        Self::connect_as(address, &identity).await
+    }
+
+    /// Connects as `identity` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connect`].
+    pub async fn connect_as(address: SocketAddr, identity: &Identity) -> Result<Self, MqttError> {
+        let (connection, _ack) = Connection::open(address, identity).await?;
         Ok(Self {
             connection,
             in_flight: vec![None; SLOTS],

@@ -305,17 +305,4 @@ fn filter(cuts: &Cuts) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_way_is_dropped_and_the_other_passes() {
-        let mut cuts = Cuts::default();
-        cuts.ways.insert((0, 2));
-        let rules = filter(&cuts);
-        assert!(rules.contains("iifname node0 oifname node2 drop\n"), "{rules}");
-        assert!(!rules.contains("iifname node2"), "{rules}");
-        cuts.losses.insert(1, 20);
-        assert!(filter(&cuts).contains("iifname node1 numgen random mod 100 < 20 drop\n"));
-    }
-}
+mod tests;

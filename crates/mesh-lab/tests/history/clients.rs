@@ -29,7 +29,7 @@ const STRANDED: usize = 3;
 const NAME: &str = "op";
 
 /// A stamp that every publisher puts on its messages, and that must count for nothing.
-const FORGED: &str = "1 broker1 1 1 ffffffffffffffff r1";
+const FORGED: &str = "2 broker1 1 1 _______-.F__ r1";
 
 /// For an answer of a broker that may hang or be cut off for a while.
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -253,6 +253,10 @@ impl Index {
             }
             let bucket = self.sweep;
             self.sweep = (self.sweep + 1) % BUCKETS;
+            // With few topics most are, and there are thousands of them.
+            if self.buckets[bucket].is_empty() {
+                continue;
+            }
             seen += self.buckets[bucket].len();
             self.sweep_bucket(bucket, now.saturating_sub(ttl), unknown, &mut swept);
         }

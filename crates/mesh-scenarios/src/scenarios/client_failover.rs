@@ -1,17 +1,18 @@
-//! Clients of four libraries publish and subscribe through Nginx while two primaries die. Each comes back by its own
-//! means; how long that takes is theirs, not the mesh's, which serves again after milliseconds.
+//! Clients of four libraries publish and subscribe through Nginx while two primaries die, one after the other. Each comes
+//! back by its own means; how long that takes is theirs, not the mesh's, which serves again after milliseconds.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use mesh_lab::{Lab, own_program, system_program, wait_until};
+use mesh_lab::{own_program, system_program, wait_until};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::{PATIENCE, Settings, network};
-use crate::client::{Client, Feed, Line, longest_gap, mosquitto};
+use super::ground::Ground;
+use super::{PATIENCE, Settings};
+use crate::client::{Client, Feed, Line, longest_gap};
 use crate::story::Story;
 
 /// Messages a second, of each publisher.
@@ -34,27 +35,41 @@ struct Library {
 }
 
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
-    let lab = network(story, &settings).await?;
+    let ground = Ground::enter(story, &settings).await?;
     let folder = tempfile::tempdir()?;
-    let last = lab.config().topology.ids().last().context("a broker")?;
-    let mut command = mosquitto("mosquitto_sub", lab.broker(last), "mqttv5")?;
+    let primary = ground.primary().await?;
+    // Who serves after the first death is the first of the others.
+    let last = ground
+        .ids()
+        .filter(|id| **id != primary)
+        .last()
+        .context("a broker")?;
+    let last = ground.broker(last)?;
+    let mut command = ground.mosquitto("mosquitto_sub", last, "mqttv5")?;
     command.args(["-q", "1", "-t", "scenario/+/numbers", "-F", "%t %p"]);
     let witness = Client::start(command, folder.path(), "witness")?;
-    let mut command = mosquitto("mosquitto_pub", lab.broker(last), "mqttv5")?;
+    let mut command = ground.mosquitto("mosquitto_pub", last, "mqttv5")?;
     command.args(["-q", "1", "-t", "scenario/beat", "-l"]);
     let mut beat = Client::start(command, folder.path(), "beat")?;
     let _beat = beat.feed(RATE)?;
-    let mut libraries = libraries(story, &lab, folder.path())?;
+    let mut libraries = libraries(story, &ground, folder.path())?;
     story.say(format_args!(
         "{} libraries, each publishing {RATE} messages a second",
         libraries.len()
     ));
     back(&libraries, &witness, Instant::now()).await?;
 
-    for dies in lab.config().topology.ids().take(2) {
+    let mut dead = Vec::new();
+    for _ in 0..2 {
+        let serving = wait_until("a primary that lives", PATIENCE, async || {
+            let primary = ground.primary().await?;
+            anyhow::ensure!(!dead.contains(&primary), "{primary} is dead");
+            anyhow::Ok(primary)
+        });
+        let dies = serving.await?;
         story.say(format_args!("killing the primary, {dies}"));
         let fault = Instant::now();
-        lab.kill(dies.as_str()).await?;
+        ground.kill(&dies).await?;
         let returned = back(&libraries, &witness, fault).await;
         story.check(
             format!("all are back within {LATEST:?} after {dies} died"),
@@ -70,6 +85,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
                 story.time(format!("{name} receives again after {dies} died"), gap);
             }
         }
+        dead.push(dies);
     }
     for library in &mut libraries {
         let name = library.name;
@@ -94,12 +110,16 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         }
     }
     drop((libraries, witness, beat));
-    Ok(lab.stop().await?)
+    for id in &dead {
+        ground.restart(id).await?;
+    }
+    ground.leave().await
 }
 
 /// Starts everything, through Nginx.
-fn libraries(story: &mut Story, lab: &Lab, folder: &Path) -> anyhow::Result<Vec<Library>> {
-    let balancer = lab.balancer();
+fn libraries(story: &mut Story, ground: &Ground, folder: &Path) -> anyhow::Result<Vec<Library>> {
+    let balancer = ground.network().balancer();
+    let login = ground.network().login().as_ref();
     let address = balancer.to_string();
     let mut libraries = Vec::new();
 
@@ -119,6 +139,11 @@ fn libraries(story: &mut Story, lab: &Lab, folder: &Path) -> anyhow::Result<Vec<
         ]);
         publish.arg("--outbox").arg(outbox);
         subscribe.args(["--broker", &address, "--topic", "scenario/beat"]);
+        for command in [&mut publish, &mut subscribe] {
+            if let Some((user, password)) = login {
+                command.args(["--username", user]).env("MQTT_PASSWORD", password);
+            }
+        }
         libraries.push(Library {
             name,
             publisher: Client::start(publish, folder, &format!("{name}-publisher"))?,
@@ -129,9 +154,9 @@ fn libraries(story: &mut Story, lab: &Lab, folder: &Path) -> anyhow::Result<Vec<
     }
 
     let name = "libmosquitto";
-    let mut publish = mosquitto("mosquitto_pub", balancer, "mqttv5")?;
+    let mut publish = ground.mosquitto("mosquitto_pub", balancer, "mqttv5")?;
     publish.args(["-q", "1", "-t", &topic(name), "-l"]);
-    let mut subscribe = mosquitto("mosquitto_sub", balancer, "mqttv5")?;
+    let mut subscribe = ground.mosquitto("mosquitto_sub", balancer, "mqttv5")?;
     subscribe.args([
         "-q",
         "1",
@@ -165,6 +190,9 @@ fn libraries(story: &mut Story, lab: &Lab, folder: &Path) -> anyhow::Result<Vec<
     let mut publish = Command::new(program);
     publish.args(["-c", &format!("tcp://{address}"), "-V", "5", "-q", "1"]);
     publish.args(["-i", "paho-c", "-t", &topic(name)]);
+    if let Some((user, password)) = login {
+        publish.args(["-u", user, "-P", password]);
+    }
     let mut publisher = Client::start(publish, folder, "paho-c-publisher")?;
     let feed = publisher.feed(RATE)?;
     libraries.push(Library {
@@ -183,13 +211,18 @@ fn topic(name: &str) -> String {
 
 /// An example in Python, run with what `deploy/run-tests.sh` has installed.
 fn python(script: &str) -> anyhow::Result<Command> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     // target/PROFILE/PROGRAM
     let program = std::env::current_exe()?;
     let target: Option<PathBuf> = program.ancestors().nth(2).map(Path::to_owned);
-    let python = target
-        .context("a target folder")?
-        .join("python-clients/bin/python");
+    let target = target.context("a target folder")?;
+    // On another machine the checkout is where the program is, if it is in one.
+    let here = target.join("..");
+    let checkout = if here.join("client-examples").is_dir() {
+        here
+    } else {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    };
+    let python = target.join("python-clients/bin/python");
     anyhow::ensure!(
         python.exists(),
         "{} is missing; ./deploy/run-tests.sh makes it",

@@ -6,7 +6,8 @@ mod client;
 
 use mesh_lab::{Lab, LabOptions};
 
-use super::{Settings, network};
+use super::Settings;
+use super::ground::{Door, Ground};
 use crate::story::Story;
 use checks::CHECKS;
 
@@ -47,13 +48,15 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
     let stock = stock.await?;
     let alone = stock.config().topology.ids().next().map(|id| stock.broker(id));
     let alone = alone.ok_or_else(|| anyhow::anyhow!("no broker"))?;
-    let mesh = network(story, &settings).await?;
+    let alone = Door::open(alone);
+    let ground = Ground::enter(story, &settings).await?;
+    let mesh = ground.door();
     story.say(format_args!(
         "{:<34} | {:<44} | through Nginx into the mesh",
         "check", "stock broker"
     ));
     for (name, check) in CHECKS {
-        let (there, here) = tokio::join!(check(alone), check(mesh.balancer()));
+        let (there, here) = tokio::join!(check(&alone), check(&mesh));
         let told = |seen: anyhow::Result<String>| seen.unwrap_or_else(|error| format!("failed: {error:#}"));
         let (there, here) = (told(there), told(here));
         story.say(format_args!("{name:<34} | {there:<44} | {here}"));
@@ -74,5 +77,5 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         }
     }
     stock.discard();
-    Ok(mesh.stop().await?)
+    ground.leave().await
 }

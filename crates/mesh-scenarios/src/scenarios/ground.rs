@@ -4,14 +4,46 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use mesh_chaos::Network;
-use mesh_lab::Lab;
-use mesh_model::BrokerId;
-use mesh_runtime::mqtt::Identity;
+use mesh_lab::{Fault, Lab, wait_until};
+use mesh_model::snapshot::BrokerSnapshot;
+use mesh_model::{BrokerId, HealthStatus};
+use mesh_runtime::mqtt::mqttbytes::v5::{ConnAck, Connect, LastWill};
+use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, Version, mqttbytes};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::{Settings, network};
 use crate::client;
 use crate::story::Story;
+
+/// Where a client connects, and as whom.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
+    pub(super) login: mesh_chaos::Login,
+}
+
+impl Door {
+    /// One at which everybody is let in.
+    pub(super) fn open(address: SocketAddr) -> Self {
+        Self { address, login: None }
+    }
+
+    /// Opens a session with a CONNECT of the caller's own.
+    pub(super) async fn enter(
+        &self,
+        version: Version,
+        connect: Connect,
+        will: Option<LastWill>,
+    ) -> Result<(Connection, ConnAck), MqttError> {
+        let stream = TcpStream::connect(self.address).await?;
+        let login = self
+            .login
+            .as_ref()
+            .map(|(name, password)| mqttbytes::v5::Login::new(name, password));
+        Connection::start_in(version, stream, Packet::Connect(connect, will, login)).await
+    }
+}
 
 /// A network with brokers and a balancer, in which faults can be made.
 pub(super) struct Ground {
@@ -27,6 +59,19 @@ impl Ground {
                 "in the network of {}",
                 network.config().path.display()
             ));
+            // The scenario before may have broken it.
+            let well = wait_until("a network that is well", super::PATIENCE * 2, async || {
+                let status = network.status().await?;
+                let is_well = |broker: &BrokerSnapshot| broker.health == HealthStatus::Healthy;
+                anyhow::ensure!(
+                    status.brokers.iter().all(is_well),
+                    "{:?}: {:?}",
+                    status.state,
+                    status.brokers
+                );
+                anyhow::Ok(())
+            });
+            well.await?;
             return Ok(Self {
                 lab: None,
                 network: network.clone(),
@@ -41,6 +86,19 @@ impl Ground {
 
     pub(super) fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The balancer, as clients use it.
+    pub(super) fn door(&self) -> Door {
+        self.door_at(self.network.balancer())
+    }
+
+    /// A place of this network.
+    pub(super) fn door_at(&self, address: SocketAddr) -> Door {
+        Door {
+            address,
+            login: self.network.login().clone(),
+        }
     }
 
     /// The brokers in order of priority.
@@ -78,6 +136,30 @@ impl Ground {
             login: self.network.login().clone(),
             keep_alive_s: 0,
         }
+    }
+
+    /// Who serves.
+    pub(super) async fn primary(&self) -> anyhow::Result<BrokerId> {
+        Ok(self.network.status().await?.primary)
+    }
+
+    /// Ends a broker in order, so that it saves its state.
+    pub(super) async fn halt(&self, id: &BrokerId) -> anyhow::Result<()> {
+        match (&self.lab, self.network.machines()) {
+            (Some(lab), _) => Ok(lab.halt(id.as_str()).await?),
+            (None, machines) => machines.context("no machines")?.halt(id).await,
+        }
+    }
+
+    pub(super) async fn kill(&self, id: &BrokerId) -> anyhow::Result<()> {
+        let process = id.to_string();
+        self.network.fault(&Fault::Kill { process }).await
+    }
+
+    /// Starts a broker that does not run, and waits until it takes clients.
+    pub(super) async fn restart(&self, id: &BrokerId) -> anyhow::Result<()> {
+        let process = id.to_string();
+        self.network.fault(&Fault::Restart { process }).await
     }
 
     /// Makes a broker save its state now.

@@ -55,18 +55,16 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// Those that can run there.
-    pub fn all(settings: &Settings) -> Vec<Self> {
-        let all = Self::value_variants().iter().copied();
-        all.filter(|name| name.can_run(settings)).collect()
-    }
-
-    /// Whether it can run there. Some start networks that are made for them.
-    pub fn can_run(self, settings: &Settings) -> bool {
+    /// Why it cannot run there, if it cannot.
+    pub fn hindrance(self, settings: &Settings) -> Option<&'static str> {
         match self {
-            Self::Replication | Self::Retained | Self::Failure => true,
-            Self::NetworkRecovery => settings.deployed.is_none() && settings.net == Net::Namespaces,
-            _ => settings.deployed.is_none(),
+            Self::NetworkRecovery if settings.deployed.is_none() && settings.net != Net::Namespaces => {
+                Some("brokers on loopback cannot be cut off from each other; it needs --netns or --vm")
+            }
+            Self::Crowd if settings.deployed.is_some() => Some(
+                "5,000 clients of one machine need its ports and files for themselves; it needs --lab or --netns",
+            ),
+            _ => None,
         }
     }
 

@@ -113,7 +113,7 @@ async fn away(
         "{last} saves its state and is killed; meanwhile much changes"
     ));
     ground.save(last).await?;
-    kill(ground, last).await?;
+    ground.kill(last).await?;
     let mut changes: Vec<Change> = Vec::new();
     for (place, id) in ids[..ids.len() - 1].iter().enumerate() {
         let at = ground.broker(id)?;
@@ -150,7 +150,7 @@ async fn away(
     });
     seen.await?;
 
-    restart(ground, last).await?;
+    ground.restart(last).await?;
     same(
         story,
         ground,
@@ -176,9 +176,9 @@ async fn away(
 async fn empty(story: &mut Story, ground: &Ground, ids: &[BrokerId], values: &Values) -> anyhow::Result<()> {
     let one = &ids[ids.len() / 2];
     story.say(format_args!("{one} dies, and its files are lost"));
-    kill(ground, one).await?;
+    ground.kill(one).await?;
     ground.lose_files(one).await?;
-    restart(ground, one).await?;
+    ground.restart(one).await?;
     same(
         story,
         ground,
@@ -245,16 +245,6 @@ async fn moved(story: &mut Story, ground: &Ground, values: &mut Values) -> anyho
     values.extend(kept.map(|kept| (topic, kept)));
     same(story, ground, values, "all brokers agree after that").await;
     Ok(())
-}
-
-async fn kill(ground: &Ground, broker: &BrokerId) -> anyhow::Result<()> {
-    let process = broker.to_string();
-    ground.network().fault(&Fault::Kill { process }).await
-}
-
-async fn restart(ground: &Ground, broker: &BrokerId) -> anyhow::Result<()> {
-    let process = broker.to_string();
-    ground.network().fault(&Fault::Restart { process }).await
 }
 
 /// Makes the changes, with one program each, in both versions.

@@ -2,7 +2,6 @@
 //! everything; over `kill -9` what was saved by then, for each way to save, with its price; over a failover nothing.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{
     Connect, ConnectProperties, PingReq, PubAck, PubComp, PubRec, PubRel, Publish,
 };
-use mesh_runtime::mqtt::{Connection, MqttError, Packet};
-use tokio::net::TcpStream;
+use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, Version};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PATIENCE, Settings, network};
+use super::ground::{Door, Ground};
+use super::{PATIENCE, Settings};
 use crate::story::Story;
 
 const TOPIC: &str = "scenario/session";
@@ -73,6 +72,9 @@ const WAYS: [Saving; 6] = [
 ];
 
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
+    if settings.deployed.is_some() {
+        return deployed(story, &settings).await;
+    }
     clean_restart(story).await?;
     let folder = tempfile::tempdir()?;
     let mut losses = Vec::new();
@@ -109,7 +111,53 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         rare.is_some_and(|lost| lost > 1000),
         format_args!("with a save every minute {rare:?} are"),
     );
-    failover(story, settings).await
+    let ground = Ground::enter(story, &settings).await?;
+    failover(story, &ground).await?;
+    ground.leave().await
+}
+
+/// In a network that is deployed, whose brokers save as they are told to there.
+async fn deployed(story: &mut Story, settings: &Settings) -> anyhow::Result<()> {
+    let ground = Ground::enter(story, settings).await?;
+    let primary = ground.primary().await?;
+    let spare = ground
+        .ids()
+        .filter(|id| **id != primary)
+        .last()
+        .context("a second broker")?;
+    let at = ground.door_at(ground.broker(spare)?);
+    story.say(format_args!(
+        "a client with a session at {spare} is away while messages come, and {spare} is restarted in order"
+    ));
+    let restart = async || {
+        ground.halt(spare).await?;
+        ground.restart(spare).await
+    };
+    over_a_clean_restart(story, &at, restart).await?;
+    let every = ground.network().config().mosquitto.autosave_interval;
+    story.say(format_args!(
+        "the same, and {spare}, which saves every {every:?}, is killed"
+    ));
+    let (all, lost) = over_a_kill(
+        &at,
+        async || ground.kill(spare).await,
+        async || ground.restart(spare).await,
+    )
+    .await?;
+    story.figure(
+        format!("saved every {every:?}: lost by kill -9, of {all} acknowledged"),
+        lost as f64,
+        "messages",
+    );
+    forget(&at).await?;
+    story.say("skipped: the other ways to save, for each of which a broker would have to be configured anew");
+    failover(story, &ground).await?;
+    ground.leave().await
+}
+
+/// Ends the session.
+async fn forget(at: &Door) -> anyhow::Result<()> {
+    dial(at, READER, true).await.map(drop)
 }
 
 /// One broker that saves in this way.
@@ -139,13 +187,25 @@ async fn clean_restart(story: &mut Story) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = single(&WAYS[0], folder.path()).await?;
     let (id, at) = first(&lab)?;
+    let restart = async || {
+        lab.halt(id.as_str()).await?;
+        anyhow::Ok(lab.restart(id.as_str()).await?)
+    };
+    over_a_clean_restart(story, &at, restart).await?;
+    Ok(lab.stop().await?)
+}
+
+async fn over_a_clean_restart(
+    story: &mut Story,
+    at: &Door,
+    restart: impl AsyncFn() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     subscribe(at).await?;
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        let mut publisher = Publisher::connect(at, "scenario-writer").await?;
+        let mut publisher = publisher(at, "scenario-writer").await?;
         publisher.run(&publication(qos, 1000, Pace::Window(50))).await?;
     }
-    lab.halt(id.as_str()).await?;
-    lab.restart(id.as_str()).await?;
+    restart().await?;
     let session = collect(at).await?;
     story.check("its session is there", session.is_known, "it is not");
     let (once, exactly) = (session.numbers[0].len(), session.numbers[1].len());
@@ -166,29 +226,46 @@ async fn clean_restart(story: &mut Story) -> anyhow::Result<()> {
         again.is_known && again.numbers[0].len() == 1,
         "nothing more came",
     );
-    Ok(lab.stop().await?)
+    Ok(())
 }
 
 /// Acknowledged messages, those of them that `kill -9` took, speed, and the longest silence.
 async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, Duration)> {
     let (id, at) = first(lab)?;
-    subscribe(at).await?;
+    subscribe(&at).await?;
     // Where each message is a save, that is a save of all that were queued before.
     let count = if way.on_changes && way.interval == 1 {
         1000
     } else {
         20_000
     };
-    let mut publisher = Publisher::connect(at, "scenario-fast").await?;
+    let mut publisher = publisher(&at, "scenario-fast").await?;
     let begin = Instant::now();
     publisher
         .run(&publication(QoS::AtLeastOnce, count, Pace::Window(100)))
         .await?;
     let per_s = f64::from(count) / begin.elapsed().as_secs_f64();
-    collect(at).await?;
+    collect(&at).await?;
 
+    let (all, lost) = over_a_kill(
+        &at,
+        async || Ok(lab.kill(id.as_str()).await?),
+        async || Ok(lab.restart(id.as_str()).await?),
+    )
+    .await?;
+    let stall = stall(lab, id, &at).await?;
+    Ok((all, lost, per_s, stall))
+}
+
+/// Messages that were acknowledged until the broker was killed, and how many of them a client that was away did not get
+/// once it was back.
+async fn over_a_kill(
+    at: &Door,
+    kill: impl AsyncFn() -> anyhow::Result<()>,
+    restart: impl AsyncFn() -> anyhow::Result<()>,
+) -> anyhow::Result<(usize, usize)> {
     let seconds = BEFORE_DEATH.as_secs_f64();
-    let mut publisher = Publisher::connect(at, "scenario-doomed").await?;
+    let mut publisher = publisher(at, "scenario-doomed").await?;
     let doomed = tokio::spawn(async move {
         // More than fits into the time: its broker dies under it.
         let all = (2.0 * seconds * RATE) as u32;
@@ -199,9 +276,9 @@ async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, 
         publisher.acknowledged().to_vec()
     });
     sleep(BEFORE_DEATH).await;
-    lab.kill(id.as_str()).await?;
+    kill().await?;
     let acknowledged = doomed.await?;
-    lab.restart(id.as_str()).await?;
+    restart().await?;
     let session = collect(at).await?;
     let numbers = (0_u32..)
         .zip(&acknowledged)
@@ -211,12 +288,11 @@ async fn measure(lab: &Lab, way: &Saving) -> anyhow::Result<(usize, usize, f64, 
         all += 1;
         lost += usize::from(!session.numbers[0].contains(&number));
     }
-    let stall = stall(lab, id, at).await?;
-    Ok((all, lost, per_s, stall))
+    Ok((all, lost))
 }
 
 /// The longest that the broker says nothing while it has much to save, and messages come.
-async fn stall(lab: &Lab, id: &BrokerId, at: SocketAddr) -> anyhow::Result<Duration> {
+async fn stall(lab: &Lab, id: &BrokerId, at: &Door) -> anyhow::Result<Duration> {
     let (mut filler, _) = dial(at, "scenario-filler", true).await?;
     for number in 0..RETAINED.0 {
         let mut publish = Publish::new(
@@ -233,7 +309,7 @@ async fn stall(lab: &Lab, id: &BrokerId, at: SocketAddr) -> anyhow::Result<Durat
         }
     }
     ping(&mut filler).await?;
-    let mut publisher = Publisher::connect(at, "scenario-steady").await?;
+    let mut publisher = publisher(at, "scenario-steady").await?;
     let steady = tokio::spawn(async move {
         publisher
             .run(&publication(QoS::AtLeastOnce, 300, Pace::PerSecond(100.0)))
@@ -265,17 +341,16 @@ async fn ping(connection: &mut Connection) -> anyhow::Result<Duration> {
 }
 
 /// A session that is away while its broker dies for good.
-async fn failover(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
-    let lab = network(story, &settings).await?;
-    let primary = lab.config().topology.ids().next().context("a broker")?.clone();
+async fn failover(story: &mut Story, ground: &Ground) -> anyhow::Result<()> {
+    let primary = ground.primary().await?;
     story.say("a client with a session is away while messages come, and its broker is killed");
-    let at = lab.balancer();
+    let at = &ground.door();
     subscribe(at).await?;
-    let mut publisher = Publisher::connect(at, "scenario-writer").await?;
+    let mut publisher = publisher(at, "scenario-writer").await?;
     publisher
         .run(&publication(QoS::AtLeastOnce, 500, Pace::Window(50)))
         .await?;
-    lab.kill(primary.as_str()).await?;
+    ground.kill(&primary).await?;
     let served = wait_until("service by another broker", PATIENCE, async || {
         collect(at).await.map_err(|error| error.to_string())
     });
@@ -299,20 +374,31 @@ async fn failover(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
         again.is_known && again.numbers[0].len() == 1,
         format_args!("it gets {} of 1", again.numbers[0].len()),
     );
-    lab.restart(primary.as_str()).await?;
-    let back = collect(lab.broker(&primary)).await?;
+    ground.restart(&primary).await?;
+    let dead = ground.door_at(ground.broker(&primary)?);
+    let back = collect(&dead).await?;
     let old = back.numbers[0].len();
     story.figure(
         "of those 500 found at the dead broker when it is back",
         old as f64,
         "messages",
     );
-    Ok(lab.stop().await?)
+    forget(at).await?;
+    forget(&dead).await
 }
 
-fn first(lab: &Lab) -> anyhow::Result<(&BrokerId, SocketAddr)> {
+fn first(lab: &Lab) -> anyhow::Result<(&BrokerId, Door)> {
     let id = lab.config().topology.ids().next().context("a broker")?;
-    Ok((id, lab.broker(id)))
+    Ok((id, Door::open(lab.broker(id))))
+}
+
+async fn publisher(at: &Door, client_id: &str) -> anyhow::Result<Publisher> {
+    let identity = Identity {
+        client_id: client_id.to_owned(),
+        login: at.login.clone(),
+        keep_alive_s: 60,
+    };
+    Ok(Publisher::connect_as(at.address, &identity).await?)
 }
 
 fn publication(qos: QoS, messages: u32, pace: Pace) -> Publication {
@@ -326,15 +412,15 @@ fn publication(qos: QoS, messages: u32, pace: Pace) -> Publication {
     }
 }
 
-async fn publish_one(at: SocketAddr) -> anyhow::Result<()> {
-    let mut publisher = Publisher::connect(at, "scenario-one").await?;
+async fn publish_one(at: &Door) -> anyhow::Result<()> {
+    let mut publisher = publisher(at, "scenario-one").await?;
     Ok(publisher
         .run(&publication(QoS::AtLeastOnce, 1, Pace::Window(1)))
         .await?)
 }
 
 /// Opens the session, or with `is_clean` one that ends with its connection.
-async fn dial(at: SocketAddr, client_id: &str, is_clean: bool) -> anyhow::Result<(Connection, bool)> {
+async fn dial(at: &Door, client_id: &str, is_clean: bool) -> anyhow::Result<(Connection, bool)> {
     let properties = ConnectProperties {
         session_expiry_interval: (!is_clean).then_some(3600),
         ..ConnectProperties::new()
@@ -345,10 +431,7 @@ async fn dial(at: SocketAddr, client_id: &str, is_clean: bool) -> anyhow::Result
         clean_start: is_clean,
         properties: Some(properties),
     };
-    let open = async {
-        let stream = TcpStream::connect(at).await?;
-        Connection::start_as(stream, Packet::Connect(connect, None, None)).await
-    };
+    let open = at.enter(Version::V5, connect, None);
     let (connection, ack) = timeout(Duration::from_secs(5), open)
         .await
         .context("no CONNACK")??;
@@ -358,7 +441,7 @@ async fn dial(at: SocketAddr, client_id: &str, is_clean: bool) -> anyhow::Result
 const READER: &str = "scenario-reader";
 
 /// Makes the session and its subscription, and goes away.
-async fn subscribe(at: SocketAddr) -> anyhow::Result<()> {
+async fn subscribe(at: &Door) -> anyhow::Result<()> {
     let (mut connection, _) = dial(at, READER, false).await?;
     connection
         .subscribe(&[&format!("{TOPIC}/+")], QoS::ExactlyOnce)
@@ -375,7 +458,7 @@ struct Held {
 }
 
 /// Takes the session up, and all that comes until nothing does, and goes away.
-async fn collect(at: SocketAddr) -> anyhow::Result<Held> {
+async fn collect(at: &Door) -> anyhow::Result<Held> {
     let (mut connection, is_known) = dial(at, READER, false).await?;
     let mut held = Held {
         is_known,

@@ -71,16 +71,13 @@ struct Value {
 }
 
 impl PartialEq for Value {
-    /// How a value came to a broker is told by the last word of its stamp, and by earlier stamps, and does not count.
+    /// How a value came to a broker is told by the flags of its stamp, and by earlier stamps, and does not count.
     fn eq(&self, other: &Self) -> bool {
-        let written = |value: &Self| -> Option<String> {
-            let stamp = value.stamp.as_deref()?;
-            Some(
-                stamp
-                    .rsplit_once(' ')
-                    .map_or(stamp, |(written, _)| written)
-                    .to_owned(),
-            )
+        let written = |value: &Self| {
+            value
+                .stamp
+                .as_deref()
+                .map(|stamp| Written::read(stamp).ok_or(stamp.to_owned()))
         };
         self.fingerprint == other.fingerprint && written(self) == written(other)
     }
@@ -271,14 +268,68 @@ fn line(readers: &[Reader; 2], topic: &str, values: &[Option<Value>; 2]) -> Stri
     format!("{}  {one}; {other}", topic.escape_debug())
 }
 
-/// Where and when a value was written, by its stamp: version, origin, epoch, sequence, time, flags.
+/// Where and when a value was written.
+#[derive(Debug, PartialEq, Eq)]
+struct Written {
+    origin: String,
+    epoch: u64,
+    number: u64,
+    /// Milliseconds since 1970.
+    at_ms: u64,
+    /// Of messages with the same time.
+    counter: u64,
+}
+
+impl Written {
+    /// From a stamp: version, origin, epoch, number, time, flags. Values from before an upgrade have version 1.
+    fn read(stamp: &str) -> Option<Self> {
+        let words: Vec<&str> = stamp.split(' ').collect();
+        let (origin, epoch, number, at_ms, counter) = match words[..] {
+            ["2", origin, epoch, number, time, _] => {
+                let (since, counter) = time.split_once('.').unwrap_or((time, "0"));
+                let epoch = base_64(epoch)?;
+                let at_ms = epoch.wrapping_add(base_64(since)?);
+                (origin, epoch, base_64(number)?, at_ms, base_64(counter)?)
+            }
+            ["1", origin, epoch, number, time, _] => {
+                let hexadecimal = |word| u64::from_str_radix(word, 16).ok();
+                let time = hexadecimal(time)?;
+                (
+                    origin,
+                    hexadecimal(epoch)?,
+                    hexadecimal(number)?,
+                    time >> 16,
+                    time & 0xffff,
+                )
+            }
+            _ => return None,
+        };
+        let origin = origin.to_owned();
+        Some(Self {
+            origin,
+            epoch,
+            number,
+            at_ms,
+            counter,
+        })
+    }
+}
+
+/// A number with the digits that stamps have.
+fn base_64(word: &str) -> Option<u64> {
+    let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+    word.bytes().try_fold(0u64, |number, byte| {
+        let digit = digits.iter().position(|digit| *digit == byte)?;
+        number.checked_mul(64)?.checked_add(digit as u64)
+    })
+}
+
+/// Says where and when a value with this stamp was written.
 fn written(stamp: Option<&str>) -> String {
     let read = |stamp: &str| {
-        let mut words = stamp.split(' ').skip(1);
-        let origin = words.next()?.escape_debug().to_string();
-        let time = u64::from_str_radix(words.nth(2)?, 16).ok()?;
-        // The upper 48 bits are milliseconds since 1970.
-        let at = Timestamp::from_millisecond(i64::try_from(time >> 16).ok()?).ok()?;
+        let written = Written::read(stamp)?;
+        let at = Timestamp::from_millisecond(i64::try_from(written.at_ms).ok()?).ok()?;
+        let origin = written.origin.escape_debug();
         Some(format!(", written at {origin} {}", at.strftime("%F %T%.3f")))
     };
     stamp.and_then(read).unwrap_or_default()
@@ -290,15 +341,35 @@ mod tests {
 
     #[test]
     fn a_stamp_tells_where_and_when() {
-        let stamp = format!(
-            "1 broker2 19c8a3f2b10 2a {:x} r1",
-            (1_763_884_800_123_u64 << 16) + 3
-        );
-        assert_eq!(
-            written(Some(&stamp)),
-            ", written at broker2 2025-11-23 08:00:00.123"
-        );
-        for unread in ["", "1 broker2", "1 broker2 a b zz r1"] {
+        // Milliseconds since 1970, and from the epoch of the second one.
+        let stamps = [
+            format!(
+                "1 broker2 10000000000 2a {:x} r1",
+                (1_763_884_800_123_u64 << 16) + 3
+            ),
+            "2 broker2 G000000 g 9glkXXx.3 r1".to_owned(),
+        ];
+        for stamp in &stamps {
+            assert_eq!(
+                written(Some(stamp)),
+                ", written at broker2 2025-11-23 08:00:00.123"
+            );
+        }
+        let value = |stamp: &str| Value {
+            fingerprint: 1,
+            bytes: 1,
+            stamp: Some(stamp.into()),
+        };
+        assert_eq!(value(&stamps[0]), value(&stamps[1]));
+        assert_eq!(value(&stamps[0]), value(&stamps[0].replace("r1", "rs1")));
+        assert_ne!(value(&stamps[0]), value("2 broker2 G000000 h 9glkXXx.3 r1"));
+        for unread in [
+            "",
+            "1 broker2",
+            "1 broker2 a b zz r1",
+            "2 broker2 a b ? r1",
+            "3 broker2 a b c r1",
+        ] {
             assert_eq!(written(Some(unread)), "");
         }
     }

@@ -69,8 +69,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&mesh_toml, [], &[])?;
     own_directives::check(&config)?;
     let has_database = files.iter().any(|file| file.path.ends_with("mosquitto.db"));
-    let has_own = files.iter().any(|file| file.path.starts_with("extra"));
-    tell(&import.account, &args.out, &brokers[0], (has_database, has_own))?;
+    tell(&import.account, &args.out, has_database)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,14 +118,16 @@ fn files(import: &mut Import, brokers: &[String], folder: Option<&Path>) -> Resu
         import.account.push(entry);
         files.extend(contents.map(|bytes| output(format!("{}/mosquitto.db", brokers[0]), bytes, SECRET)));
     }
-    let mut text = import.mesh_toml(TEMPLATE)?;
+    let mut document: toml_edit::DocumentMut = import
+        .mesh_toml(TEMPLATE)?
+        .parse()
+        .map_err(|error| anyhow::anyhow!("mesh.toml: {error}"))?;
+    if files.iter().any(|file| file.path.ends_with("mosquitto.db")) {
+        document["mosquitto"]["first_database"] = toml_edit::value("{broker}/mosquitto.db");
+    }
     let has_own = !import.own.is_empty() || !import.bridges.is_empty() || !import.plugins.is_empty();
     if has_own {
-        let mut document: toml_edit::DocumentMut = text
-            .parse()
-            .map_err(|error| anyhow::anyhow!("mesh.toml: {error}"))?;
         document["mosquitto"]["extra_dir"] = toml_edit::value("extra/{broker}");
-        text = document.to_string();
         for (place, broker) in brokers.iter().enumerate() {
             let bridges = if place == 0 { import.bridges.as_str() } else { "" };
             for (name, text) in [
@@ -141,7 +142,7 @@ fn files(import: &mut Import, brokers: &[String], folder: Option<&Path>) -> Resu
         }
     }
     let head = "# Made by `meshctl import` from the configuration of a Mosquitto, and now the one to edit.\n";
-    files.push(output("mesh.toml", format!("{head}{text}"), OPEN));
+    files.push(output("mesh.toml", format!("{head}{document}"), OPEN));
     Ok(files)
 }
 
@@ -266,12 +267,7 @@ fn prepare(out: &Path, main: &Path) -> anyhow::Result<()> {
 }
 
 /// The account, what was taken first.
-fn tell(
-    account: &[Entry],
-    out: &Path,
-    first: &str,
-    (has_database, has_own): (bool, bool),
-) -> anyhow::Result<()> {
+fn tell(account: &[Entry], out: &Path, has_database: bool) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     for (verdict, word) in [
         (Verdict::Took, "took"),
@@ -290,18 +286,16 @@ fn tell(
         "  read what was changed and left, give the brokers their addresses in {out}/mesh.toml, then \
          meshctl check --config {out}/mesh.toml"
     )?;
-    if has_own {
-        writeln!(
-            stdout,
-            "  the folder {out}/extra/BROKER has to be at the same path on that broker's machine"
-        )?;
-    }
     if has_database {
         writeln!(
             stdout,
-            "  {out}/{first}/mosquitto.db goes into mosquitto.data_dir of {first} before its first start; it is as of \
-             when Mosquitto saved last, so end that and import again for the latest"
+            "  the database is as of when Mosquitto saved last; end that and import again for the latest"
         )?;
     }
+    writeln!(
+        stdout,
+        "  copy all of {out} into /etc/mesh of the machine in front of the brokers; deploy-brokers.sh carries to them \
+         what is theirs"
+    )?;
     Ok(())
 }

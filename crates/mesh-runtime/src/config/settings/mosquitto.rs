@@ -33,6 +33,8 @@ pub struct Mosquitto {
     pub link_tls: bool,
     /// A folder of files with own directives.
     pub extra_dir: Option<PathBuf>,
+    /// A database that a broker begins with which has none, such as that of the Mosquitto that was before it.
+    pub first_database: Option<PathBuf>,
     /// How often the persistence file is written.
     pub autosave_interval: Duration,
     /// Unacknowledged QoS 1 and 2 messages in flight to one client or link.
@@ -108,6 +110,10 @@ pub(super) fn read(reader: &mut Reader) -> Mosquitto {
         extra_dir: s.optional_path(
             "extra_dir",
             "a folder of `*.conf` files with own Mosquitto directives",
+        ),
+        first_database: s.optional_path(
+            "first_database",
+            "a `mosquitto.db` that deploy-brokers.sh gives once to a broker that has none; a file that is not there is none",
         ),
         autosave_interval: s.duration(
             "autosave_interval",

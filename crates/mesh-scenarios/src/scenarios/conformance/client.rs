@@ -1,17 +1,17 @@
 //! A client that says exactly what it is told to, and no more.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use mesh_runtime::mqtt::Connection;
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{
     ConnAck, Connect, ConnectProperties, Filter, LastWill, Packet, PubAck, PubComp, PubRec, PubRel, Publish,
     PublishProperties, Subscribe, SubscribeProperties,
 };
-use tokio::net::TcpStream;
+use mesh_runtime::mqtt::{Connection, Version};
 use tokio::time::timeout;
+
+use super::super::ground::Door;
 
 /// For an answer that must come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,11 +39,11 @@ pub(super) struct Client {
 
 impl Client {
     /// An ordinary session.
-    pub(super) async fn open(at: SocketAddr, client_id: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(at: &Door, client_id: &str) -> anyhow::Result<Self> {
         Self::open_as(at, client_id, Opening::default()).await
     }
 
-    pub(super) async fn open_as(at: SocketAddr, client_id: &str, opening: Opening) -> anyhow::Result<Self> {
+    pub(super) async fn open_as(at: &Door, client_id: &str, opening: Opening) -> anyhow::Result<Self> {
         let properties = ConnectProperties {
             session_expiry_interval: opening.keeps,
             receive_maximum: opening.receive_maximum,
@@ -57,10 +57,7 @@ impl Client {
             clean_start: opening.keeps.is_none(),
             properties: Some(properties),
         };
-        let open = async {
-            let stream = TcpStream::connect(at).await?;
-            Connection::start_as(stream, Packet::Connect(connect, opening.will, None)).await
-        };
+        let open = at.enter(Version::V5, connect, opening.will);
         let (connection, ack) = timeout(PATIENCE, open).await.context("no CONNACK")??;
         Ok(Self {
             connection,
@@ -122,6 +119,19 @@ impl Client {
         Ok(timeout(PATIENCE, self.connection.receive())
             .await
             .context("nothing comes")??)
+    }
+
+    /// The next message, which has to come; acknowledged if it has QoS 1.
+    pub(super) async fn message(&mut self) -> anyhow::Result<Publish> {
+        loop {
+            if let Packet::Publish(publish) = self.expect().await? {
+                if publish.qos == QoS::AtLeastOnce {
+                    let ack = PubAck::new(publish.pkid, None);
+                    self.connection.send(&Packet::PubAck(ack)).await?;
+                }
+                return Ok(publish);
+            }
+        }
     }
 
     /// Every message until none comes any more, acknowledged.

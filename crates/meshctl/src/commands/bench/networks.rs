@@ -24,9 +24,8 @@ pub enum Kind {
     Star,
     /// One stock broker.
     Single,
-    /// The mesh's brokers with the links from the first one only, which cannot loop.
-    Fan,
-    /// The same without the plugin.
+    /// The mesh without the plugin: the same brokers, configuration and links. So that it does not loop, only links
+    /// from the first broker carry messages; the others are there and carry nothing.
     StockFan,
     /// A mesh whose plugin does nothing but keep messages from looping.
     Unstamped,
@@ -38,7 +37,6 @@ impl fmt::Display for Kind {
             Self::Mesh => "mesh",
             Self::Star => "star",
             Self::Single => "single",
-            Self::Fan => "fan",
             Self::StockFan => "stock fan",
             Self::Unstamped => "unstamped",
         })
@@ -48,7 +46,7 @@ impl fmt::Display for Kind {
 /// Starts a network of `kind`, without Nginx and mesh-health. A single broker is one whatever `brokers` says.
 pub async fn start(kind: Kind, brokers: usize) -> anyhow::Result<Lab> {
     let lab = Lab::start(options(kind, brokers)).await?;
-    if matches!(kind, Kind::Fan | Kind::StockFan) {
+    if kind == Kind::StockFan {
         wait_for_fan(&lab).await?;
     }
     Ok(lab)
@@ -82,12 +80,12 @@ fn options(kind: Kind, brokers: usize) -> LabOptions {
             broker_conf: Some(Arc::new(|config, _, id| stock(config, id))),
             ..options
         },
-        Kind::Fan | Kind::StockFan => LabOptions {
+        Kind::StockFan => LabOptions {
             brokers,
-            // Most pairs have no link, so there is nothing to wait for; see `wait_for_fan`.
+            // Between most pairs nothing travels, so there is nothing to wait for; see `wait_for_fan`.
             ready_topic: None,
-            broker_conf: Some(Arc::new(move |config, secrets, id| {
-                fan(&rendered(config, secrets, id), config, kind == Kind::Fan)
+            broker_conf: Some(Arc::new(|config, secrets, id| {
+                stock_fan(&rendered(config, secrets, id), config)
             })),
             ..options
         },
@@ -105,16 +103,18 @@ fn unstamped(text: &str) -> String {
     text.replacen(first, &format!("plugin_opt_stamps false\n{first}"), 1)
 }
 
-/// The broker's own configuration, less the links from all but the first broker and, unless `plugin`, the plugin.
-fn fan(text: &str, config: &Config, plugin: bool) -> String {
-    let wanted = format!("connection mesh-{}", config.topology.brokers()[0].id);
-    let mut keep = true;
+/// The broker's own configuration without the plugin. Links from all but the first broker fetch only what is below
+/// `$mesh/`, where nobody publishes without the plugin.
+fn stock_fan(text: &str, config: &Config) -> String {
+    let hub = format!("connection mesh-{}", config.topology.brokers()[0].id);
+    let mut from_hub = false;
     let mut kept = String::new();
     for line in text.lines() {
         if line.starts_with("connection ") {
-            keep = line == wanted;
+            from_hub = line == hub;
         }
-        if keep && (plugin || !line.starts_with("plugin")) {
+        let loops = line.starts_with("topic # ") && !from_hub;
+        if !loops && !line.starts_with("plugin") {
             kept += line;
             kept.push('\n');
         }

@@ -4,23 +4,13 @@ use std::time::Duration;
 
 use mesh_lab::Lab;
 
-/// CPU time that all brokers of `lab` have used so far; `None` where it cannot be told.
-///
-/// From `/proc/PID/schedstat`, which counts nanoseconds of the main thread; Mosquitto has no other that works.
-/// Source: Linux, Documentation/scheduler/sched-stats.rst.
+/// CPU time that all brokers of `lab` have used so far, with all their threads; `None` where it cannot be told.
 pub fn cpu(lab: &Lab) -> Option<Duration> {
     lab.config()
         .topology
         .ids()
-        .map(|id| cpu_of(lab.pid(id.as_str())?))
+        .map(|id| cpu_of_process(lab.pid(id.as_str())?))
         .sum()
-}
-
-fn cpu_of(pid: u32) -> Option<Duration> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    Some(Duration::from_nanos(
-        text.split_whitespace().next()?.parse().ok()?,
-    ))
 }
 
 /// Memory that the mean broker of `lab` holds now, in bytes; `None` where it cannot be told.
@@ -53,6 +43,8 @@ pub fn peak_of(pid: u32) -> Option<u64> {
 }
 
 /// CPU time that the process has used so far with all its threads that are left; `None` where it cannot be told.
+///
+/// From `/proc/PID/task/*/schedstat`, which counts nanoseconds. Source: Linux, Documentation/scheduler/sched-stats.rst.
 pub fn cpu_of_process(pid: u32) -> Option<Duration> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let used = threads.map(|thread| {
