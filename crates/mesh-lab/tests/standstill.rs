@@ -11,7 +11,9 @@ use mesh_lab::Lab;
 use support::client::{Client, Who};
 use support::inbox::Inbox;
 use support::retained::{Values, agreed};
-use support::{HUNG, PATIENCE, all, at, brokers, id, listen, quiet, start, time_for, wait_for_log};
+use support::{
+    HUNG, PATIENCE, all, at, brokers, id, listen, quiet, stand_still, start, time_for, wait_for_log,
+};
 
 /// A client of one of both versions that sends what it is told and does not wait for answers, as one does whose
 /// broker hangs.
@@ -57,9 +59,9 @@ impl Sender {
         self.send(0x31 | qos << 1, &body);
     }
 
-    /// Releases the message of QoS 2 that was sent last.
-    fn release(&mut self) {
-        self.send(0x62, &[0, self.next_id]);
+    /// Releases the message of QoS 2 that was sent last but for so many others since.
+    fn release(&mut self, others: u8) {
+        self.send(0x62, &[0, self.next_id - others]);
     }
 
     /// Ends its side of the connection, so that what it has sent can still be read.
@@ -101,7 +103,7 @@ async fn moves(version: u8, stays_open: bool) {
     for qos in 0..=2 {
         left.set(&topic(qos), qos, "first");
     }
-    left.release();
+    left.release(0);
     for inbox in &inboxes {
         for qos in 0..=2 {
             inbox.first(&topic(qos)).await;
@@ -111,7 +113,7 @@ async fn moves(version: u8, stays_open: bool) {
     left.set(&topic(3), 2, "old");
     caught_up(&lab, &inboxes, "moved/before").await;
     lab.hang("broker1").await.unwrap();
-    left.release();
+    left.release(0);
     for qos in 0..=2 {
         left.set(&topic(qos), qos, "old");
         left.set(&topic(qos), qos, "older than new");
@@ -164,6 +166,42 @@ async fn what_a_client_has_set_elsewhere_is_not_replaced_by_what_it_had_sent_to_
 async fn nor_if_its_connection_to_that_broker_is_still_there() {
     moves(4, true).await;
     moves(5, true).await;
+}
+
+/// A message of QoS 2 is released after a standstill, when something later is shown and stored already. The broker
+/// stores it all the same, and takes the later one from a peer for a second time; nobody is shown anything of that.
+#[tokio::test]
+async fn what_is_released_after_something_later_is_not_shown_nor_is_the_later_one_again() {
+    const TOPIC: &str = "released/late";
+    let lab = start(brokers(3)).await;
+    let inboxes = listen(&lab, &Who::anonymous(), "released/#").await;
+    let mut client = Sender::open(at(&lab, 1), 4, "releases late");
+    client.set(TOPIC, 2, "old");
+    // What it has sent before is read before this.
+    client.set("released/known", 1, "now");
+    for inbox in &inboxes {
+        inbox.first("released/known").await;
+    }
+    // As long as the third broker is silent, it may know who has moved, and the first one waits for its answer.
+    lab.hang("broker3").await.unwrap();
+    stand_still(&lab, 1).await;
+    let mut other = Client::open(at(&lab, 2), &Who::anonymous()).await;
+    other.publish(TOPIC, 1, true, "new").await;
+    lab.resume("broker1").await.unwrap();
+    inboxes[0].first(TOPIC).await;
+    client.release(1);
+    wait_for_log(&lab, 1, &["took over 1 retained messages ", " from broker2 "], 1).await;
+    lab.resume("broker3").await.unwrap();
+    let brokers: Vec<usize> = all(&lab).collect();
+    let found = agreed(&lab, &brokers).await;
+    assert_eq!(found[TOPIC], "new");
+    caught_up(&lab, &inboxes, "released/after").await;
+    quiet(&inboxes).await;
+    for inbox in &inboxes {
+        let shown: Vec<String> = inbox.on(TOPIC).iter().map(|message| message.text()).collect();
+        assert_eq!(shown, ["new"], "at the {}", inbox.name());
+    }
+    lab.stop().await.unwrap();
 }
 
 /// All machines stood still: nobody has moved, and what clients had sent is taken, in order.

@@ -67,8 +67,13 @@ enum Routing {
     Remote,
     /// Over a link, at QoS 2: the one whose topic is stored there.
     Released(TopicKey),
-    /// Published here by ourselves, only to be stored; or older than what is known of its topic.
+    /// At QoS 0 or 1, published here by ourselves, only to be stored; or older than what is known of its topic.
     Hidden,
+    /// At QoS 2, and older than what is known of its topic: the one whose topic is stored there.
+    Withheld(TopicKey),
+    /// At QoS 0 or 1, for the second time, since the broker has stored something older after it. Whoever was there has
+    /// seen it.
+    Again,
 }
 
 #[derive(Debug)]
@@ -123,6 +128,8 @@ pub struct Policy {
     arriving: Option<ClientKey>,
     /// A peer whose bridge has just brought its first message in; until told.
     opened: Option<usize>,
+    /// Who has subscribed since something older is stored than what was shown before.
+    late_subscribers: HashSet<ClientKey>,
     /// What we publish ourselves.
     own: OwnMessages,
     /// Whom the last check was about, if it was whether that client may publish.
@@ -180,6 +187,7 @@ impl Policy {
             replaying: None,
             arriving: None,
             opened: None,
+            late_subscribers: HashSet::new(),
             own: OwnMessages::default(),
             writer: None,
             bypass: None,
@@ -233,6 +241,7 @@ impl Policy {
         self.client_logout(client, now);
         let arriving = self.arriving.take() == Some(client);
         self.sessions.forget(client);
+        self.late_subscribers.remove(&client);
         if let Some(peer) = self.peers.iter().position(|peer| peer.link == Some(client)) {
             self.peers[peer].link = None;
             self.replication.link_down(peer);
@@ -294,6 +303,9 @@ impl Policy {
         self.retained
             .set_storing(!self.own.is_idle() || !self.to_store.is_empty());
         self.retained.tick(now.into(), &contacts);
+        if !self.retained.is_set_back() {
+            self.late_subscribers.clear();
+        }
         // A deletion by a clock that is ahead of this one must not beat what clients here set after it.
         let ended = Hlc(self.retained.latest_ended());
         if !is_absurd(ended, now.wall_ms) {

@@ -85,9 +85,10 @@ impl Reach {
         false
     }
 
-    /// From when on, at the latest, a message counts as sent that `origin` acknowledged at `at`.
-    pub fn counts_from(&self, origin: usize, at: Duration) -> Duration {
-        let standstills = self.troubles.iter().filter(|trouble| {
+    /// From when on, at the latest, a message counts as sent that `origin` acknowledged at `at`. Brokers may have stood
+    /// still without a fault, too.
+    pub fn counts_from(&self, origin: usize, at: Duration, stalls: &[Trouble]) -> Duration {
+        let standstills = self.troubles.iter().chain(stalls).filter(|trouble| {
             trouble.who == Who::Broker(origin) && trouble.from <= at && at <= trouble.until + LATE
         });
         standstills.map(|trouble| trouble.from).min().unwrap_or(at)
@@ -238,9 +239,10 @@ mod tests {
     fn what_is_read_after_a_standstill_may_count_as_sent_before_it() {
         let hung = reach(&[(Who::Broker(0), 10, 12), (Who::Broker(0), 19, 20)], &[]);
         for (at, from) in [(9, 9), (11, 10), (12, 10), (18, 10), (19, 19), (26, 19), (27, 27)] {
-            assert_eq!(hung.counts_from(0, s(at)), s(from), "{at}");
+            assert_eq!(hung.counts_from(0, s(at), &[]), s(from), "{at}");
         }
-        assert_eq!(hung.counts_from(1, s(11)), s(11));
+        assert_eq!(hung.counts_from(1, s(11), &[]), s(11));
+        assert_eq!(reach(&[], &[]).counts_from(0, s(18), &hung.troubles), s(10));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod inbox;
+pub mod keeper;
 pub mod retained;
 pub mod stock;
 pub mod tools;

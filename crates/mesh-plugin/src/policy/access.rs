@@ -63,7 +63,13 @@ impl Policy {
         topic: TopicKey,
         qos: u8,
     ) -> Verdict {
-        if self.routing == Routing::Hidden {
+        let is_hidden = match self.routing {
+            Routing::Hidden => qos < 2,
+            Routing::Withheld(released) => qos == 2 && released == topic,
+            Routing::Again => qos < 2 && !self.late_subscribers.contains(&client),
+            Routing::Local | Routing::Remote | Routing::Released(_) => false,
+        };
+        if is_hidden {
             return Verdict::Refuse;
         }
         let replaying = self.replaying.is_some();
@@ -82,10 +88,9 @@ impl Policy {
             Some(Part::Link(peer)) => peer,
         };
         let remote = match self.routing {
-            Routing::Local => false,
-            Routing::Remote => qos < 2,
+            Routing::Local | Routing::Withheld(_) => false,
+            Routing::Remote | Routing::Hidden | Routing::Again => qos < 2,
             Routing::Released(released) => released == topic,
-            Routing::Hidden => true,
         };
         let counts = &mut self.peers[peer].counts;
         if remote {
@@ -145,6 +150,9 @@ impl Policy {
             }
             self.replication.link_up(peer);
             self.moves.newcomers.push(peer);
+        }
+        if self.retained.is_set_back() {
+            self.late_subscribers.insert(client);
         }
         self.replaying = Some(client);
         verdict

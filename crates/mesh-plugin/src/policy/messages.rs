@@ -20,15 +20,17 @@ impl Policy {
         };
         self.replication.forget_current();
         self.released = Some(topic);
-        if logged {
+        let content = entry.content();
+        // It stands in the log already, and counts; but for one that was taken for one that is not stored.
+        if logged && !self.retained.came(content.topic, &entry.stamp, content.payload) {
             return;
         }
-        let content = entry.content();
         // What has come between must not win over it elsewhere if it does not here.
-        let late = void || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
+        let late =
+            void || logged || entry.stamp.retain && !self.retained.is_newest(content.topic, &entry.stamp);
         let entry = if late {
             let Some(again) = self.released_late(&entry) else {
-                return self.released_too_late(&entry, void);
+                return self.released_too_late(topic, &entry, void);
             };
             again
         } else {
@@ -53,10 +55,13 @@ impl Policy {
         }
         if !self.held.is_empty()
             && let Some(gone) = self.held.remove(message.topic)
-            && !gone.logged
         {
             // Its place is used again, so it is gone. Without links nobody was asked about it if it was released.
-            if self.is_linked() {
+            if gone.logged {
+                let content = gone.entry.content();
+                self.retained
+                    .came(content.topic, &gone.entry.stamp, content.payload);
+            } else if self.is_linked() {
                 self.replication.void(gone.entry.stamp.seq);
             } else {
                 self.log_unseen(gone.entry);
@@ -147,6 +152,10 @@ impl Policy {
         });
         let unlogged: Vec<Entry> = unlogged.collect();
         for entry in unlogged {
+            if entry.stamp.retain {
+                let content = entry.content();
+                self.retained.awaits(content.topic, &entry.stamp, content.payload);
+            }
             self.log_unseen(entry);
         }
     }
@@ -188,9 +197,14 @@ impl Policy {
             return Arrival::Duplicate;
         }
         let retain = stamp.retain;
+        let is_back = retain && self.retained.is_missing(content.topic, &stamp, content.payload);
         if retain && !self.retained.offer(content.topic, &stamp, content.payload) {
             counts.stale_dropped += 1;
             return Arrival::Stale;
+        }
+        // What is missing comes at QoS 1 at most.
+        if is_back && self.routing == Routing::Remote {
+            self.routing = Routing::Again;
         }
         if stamp.requested {
             peer.into_iter().for_each(|peer| self.retained.answered(peer));

@@ -172,7 +172,12 @@ impl Policy {
                 Handling::Arrive(Some(peer))
             }
             Purpose::Removal { shown } if !self.retained.is_present(message.name) => {
-                self.routing = if shown { Routing::Remote } else { Routing::Hidden };
+                let again = self.retained.removed(message.name);
+                self.routing = match (shown, again) {
+                    (false, _) => Routing::Hidden,
+                    (true, true) => Routing::Again,
+                    (true, false) => Routing::Remote,
+                };
                 Handling::Pass
             }
             Purpose::Store(stamp) if self.retained.is_newest(message.name, &stamp) => {

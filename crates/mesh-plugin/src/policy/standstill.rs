@@ -1,7 +1,7 @@
 //! What clients had sent to this broker before it stood still, and what has become of it elsewhere; see
 //! [`crate::standstill`].
 
-use super::{ClientKey, Entry, Hlc, Now, Policy, Published, Routing, Stamp};
+use super::{ClientKey, Entry, Hlc, Now, Policy, Published, Routing, Stamp, TopicKey};
 
 impl Policy {
     /// Something happens now. To be told before anything is made of it.
@@ -70,13 +70,13 @@ impl Policy {
 
     /// The broker stores a message of QoS 2 that is older than what is known of its topic. Nobody is shown it, and what
     /// is known is stored again.
-    pub(super) fn released_too_late(&mut self, entry: &Entry, void: bool) {
+    pub(super) fn released_too_late(&mut self, place: TopicKey, entry: &Entry, void: bool) {
         let content = entry.content();
         self.retained
             .stored_older(content.topic, &entry.stamp, content.payload);
         if !void {
             self.replication.void(entry.stamp.seq);
         }
-        self.routing = Routing::Hidden;
+        self.routing = Routing::Withheld(place);
     }
 }

@@ -4,124 +4,30 @@
 //! [`Replica::tick`]. What is done there happens in the same turn of the broker's loop, before anything else can
 //! be stored; so a value is never removed that has come in the meantime.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::digest::BUCKETS;
 use super::index::{Index, Offer, Topic};
-use super::sync::{Command, Contact, Finished, Item, Now, Sync, Wish};
+use super::sync::{Command, Contact, Item, Now, Sync};
 use super::{Expiry, Mark, State, Version, shared};
 use crate::stamp::Stamp;
 
+use awaited::Awaited;
+use jobs::{Job, PROBE_EVERY, SWEEP_EVERY};
 pub use restored::Restored;
+use set_back::Floors;
+use trust::Doubt;
+pub use vocabulary::{Action, Event, Found, Status};
 
+mod awaited;
+mod jobs;
 mod restored;
+mod set_back;
+mod trust;
+mod vocabulary;
 
-/// Somebody who is not heard of for so long after the start is not there.
-const ALONE: Duration = Duration::from_secs(5);
-/// Peers that are heard but do not take part count as not there after this.
-const DEAF: Duration = Duration::from_secs(30);
 /// So much is done of each kind in one turn of the loop.
 const TURN: usize = 400;
-/// How often a part of the index is looked at, and how large a part.
-const SWEEP_EVERY: Duration = Duration::from_millis(100);
-const SWEEP: usize = 2_000;
-/// So many new values are read each time to learn when they expire…
-const FRESH: usize = 100;
-/// … and so often others that are found in the index, if there are no new ones, and so many.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
-const PROBE: usize = 200;
-/// So many bytes are read for that in a microsecond, at most.
-const PROBE_BYTES: usize = 4;
-/// A job of the reader that is not done after this is given up.
-const JOB_LOST: Duration = Duration::from_secs(60);
-/// More deletions than this are forgotten before their time.
-const MOST_ENDED: u64 = 1_000_000;
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Say this to a peer.
-    Say(usize, Vec<u8>),
-    /// Remove what is stored at this topic, and tell no link. `shown`: tell subscribers here.
-    Remove {
-        /// The topic.
-        topic: Box<str>,
-        /// Whether this is a deletion. That a value expires is not told to anyone.
-        shown: bool,
-    },
-    /// Read these topics from this broker.
-    Read(u64, Vec<Box<str>>),
-    /// Send this value, which was read, to a peer.
-    Send(usize, Vec<u8>),
-    /// Remember beyond the broker's end that this has ended, in this second.
-    Keep(Box<str>, Mark, u32),
-    /// Say in the log.
-    Tell(Event),
-}
-
-/// What an operator wants to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A round with a peer has ended well.
-    Round(Finished),
-    /// This broker is in sync, so long after it began to be out of it.
-    InSync(Duration),
-    /// Somebody is there again after nobody was, and may know more.
-    OutOfSync,
-    /// It was away for long; so many of its own values were dropped that no peer has.
-    Dropped(usize),
-    /// It was away for long, but so was everybody else: its own values count.
-    Kept(usize),
-}
-
-/// What is told about the replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
-    /// How many retained messages there are.
-    pub count: u64,
-    /// Equal on two brokers exactly when they hold the same.
-    pub digest: u128,
-    /// Whether this broker has compared itself with every peer that is there.
-    pub in_sync: bool,
-}
-
-/// A value that the reader has found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its topic.
-    pub topic: Box<str>,
-    /// Its version, from its stamp.
-    pub version: Version,
-    /// In how many seconds it expires, if it does.
-    pub expires_in: Option<u32>,
-    /// The packet that brought it.
-    pub packet: Vec<u8>,
-}
-
-/// Values of a broker that was away for longer than deletions are remembered.
-enum Doubt {
-    None,
-    /// They count as nothing for now.
-    Held(Index),
-    /// It is decided; this is the next bucket.
-    Settling {
-        index: Index,
-        bucket: usize,
-        count: usize,
-        drop: bool,
-    },
-}
-
-struct Job {
-    wish: Option<Wish>,
-    /// When it was given, the broker had stored all that it is known to have.
-    sure: bool,
-    began: Duration,
-    /// What was known of each topic when it was asked for, and what the peer believed.
-    topics: HashMap<Box<str>, (Option<Mark>, Mark)>,
-    items: Vec<Item>,
-}
 
 /// The replica.
 pub struct Replica {
@@ -135,8 +41,9 @@ pub struct Replica {
     next_job: u64,
     /// What peers told and is not yet done.
     ended: VecDeque<Item>,
-    /// Versions that were known of topics where the broker has stored something older since; nothing before them is taken.
-    floors: HashMap<Box<str>, Version>,
+    /// Topics where the broker stores something older than what was known of them; nothing before that is taken.
+    floors: Floors,
+    awaited: Awaited,
     /// The latest version that ended so.
     latest_ended: u64,
     /// Topics where nothing is to be stored, unless something comes in the meantime.
@@ -177,7 +84,8 @@ impl Replica {
             jobs: BTreeMap::new(),
             next_job: 0,
             ended: VecDeque::new(),
-            floors: HashMap::new(),
+            floors: Floors::default(),
+            awaited: Awaited::default(),
             latest_ended: 0,
             unwanted: unwanted.into(),
             actions: VecDeque::new(),
@@ -228,10 +136,9 @@ impl Replica {
 
     /// This is stored now. Whether it is later than what was known, and is to be.
     pub fn take(&mut self, topic: &str, version: Version, empty: bool) -> bool {
-        if self.floors.get(topic).is_some_and(|floor| version < *floor) {
+        if self.floors.is_below(topic, version) {
             return false;
         }
-        self.floors.remove(topic);
         let state = if empty { State::Cleared } else { State::Present };
         let mark = Mark { version, state };
         let offer = self.index.offer(topic, mark, Expiry::Unknown, self.now.wall);
@@ -252,37 +159,6 @@ impl Replica {
     pub fn offer(&mut self, topic: &[u8], stamp: &Stamp, payload: &[u8]) -> bool {
         let Some(topic) = shared(topic) else { return true };
         self.take(topic, Version::of(stamp, payload), payload.is_empty())
-    }
-
-    /// Whether nothing later than this stamp is known of the topic.
-    pub fn is_newest(&self, topic: &[u8], stamp: &Stamp) -> bool {
-        let Some(topic) = shared(topic) else { return true };
-        let version = Version::of(stamp, b"");
-        let known = self.index.get(topic).map(|entry| entry.mark.version);
-        known.max(self.floors.get(topic).copied()) <= Some(version)
-    }
-
-    /// The broker stores this although something later is known of the topic. That is fetched again from a peer that has
-    /// it; where it is that there is nothing, this is removed.
-    pub fn stored_older(&mut self, topic: &[u8], stamp: &Stamp, payload: &[u8]) {
-        let Some(topic) = shared(topic) else { return };
-        let Some(known) = self.index.get(topic).map(|entry| entry.mark) else {
-            return;
-        };
-        let version = Version::of(stamp, payload);
-        if known.state == State::Present {
-            let floor = self.floors.entry(topic.into()).or_insert(known.version);
-            *floor = known.version.max(*floor);
-            let stored = if payload.is_empty() {
-                Mark::cleared(version)
-            } else {
-                Mark::present(version)
-            };
-            self.index
-                .correct(topic, known, stored, Expiry::Unknown, self.now.wall);
-        } else {
-            self.unwanted.push_back(topic.into());
-        }
     }
 
     /// Whether a value is known to be stored at the topic.
@@ -329,6 +205,10 @@ impl Replica {
         }
         if now.up >= self.next_sweep {
             self.next_sweep = now.up + SWEEP_EVERY;
+            self.awaited.give_up(now);
+            if self.met {
+                self.floors.give_up(now, self.since);
+            }
             self.sweep(now);
         }
     }
@@ -363,6 +243,8 @@ impl Replica {
     fn end(&mut self, item: &Item, now: Now) {
         let offer = self.index.offer(&item.topic, item.mark, item.expiry, now.wall);
         let Offer::Taken(before) = offer else { return };
+        // What was missing may have ended.
+        self.floors.is_below(&item.topic, item.mark.version);
         self.latest_ended = self.latest_ended.max(item.mark.version.hlc);
         let second = match item.expiry {
             Expiry::At(second) => second,
@@ -377,222 +259,6 @@ impl Replica {
 
     fn remove(&mut self, topic: Box<str>, shown: bool) {
         self.actions.push_back(Action::Remove { topic, shown });
-    }
-
-    /// Whether this broker is in sync.
-    fn judge(&mut self, now: Now, contacts: &[Contact]) {
-        if contacts.is_empty() {
-            return;
-        }
-        let met = contacts.contains(&Contact::Up);
-        let heard = contacts.contains(&Contact::Half);
-        if met != self.met {
-            self.met = met;
-            self.since = now.up;
-            if met && self.in_sync {
-                self.in_sync = false;
-                self.actions.push_back(Action::Tell(Event::OutOfSync));
-            }
-        }
-        let took = now.up.saturating_sub(self.since);
-        let alone = !met && took >= if heard { DEAF } else { ALONE };
-        let through = met
-            && self.sync.is_through()
-            && self.ended.is_empty()
-            && self.unwanted.is_empty()
-            && !self.storing;
-        if self.in_sync || !(alone || through) {
-            return;
-        }
-        match std::mem::replace(&mut self.doubt, Doubt::None) {
-            Doubt::None => {
-                self.in_sync = true;
-                self.actions.push_back(Action::Tell(Event::InSync(took)));
-            }
-            // Nobody could vouch for what there is: then what this broker has is as good as anything.
-            Doubt::Held(index) => {
-                self.doubt = Doubt::Settling {
-                    index,
-                    bucket: 0,
-                    count: 0,
-                    drop: false,
-                }
-            }
-            settling @ Doubt::Settling { .. } => self.doubt = settling,
-        }
-    }
-
-    /// Does something about the values that were in doubt.
-    fn settle(&mut self, now: Now) {
-        let Doubt::Settling {
-            index,
-            bucket,
-            count,
-            drop,
-        } = &mut self.doubt
-        else {
-            return;
-        };
-        let mut left = TURN;
-        while left > 0 && *bucket < BUCKETS {
-            for (topic, mark, expiry) in index.take_bucket(*bucket) {
-                left = left.saturating_sub(1);
-                let stored = mark.state == State::Present;
-                if !*drop {
-                    self.index.offer(&topic, mark, expiry, now.wall);
-                }
-                let known = self.index.get(&topic).map(|entry| entry.mark.state);
-                let stays = known == Some(State::Present);
-                *count += usize::from(stored && stays != *drop);
-                if stored && !stays {
-                    self.unwanted.push_back(topic);
-                }
-            }
-            *bucket += 1;
-        }
-        if *bucket == BUCKETS {
-            let event = if *drop {
-                Event::Dropped(*count)
-            } else {
-                Event::Kept(*count)
-            };
-            self.actions.push_back(Action::Tell(event));
-            self.doubt = Doubt::None;
-            self.sync.set_settled(true);
-        }
-    }
-
-    fn sweep(&mut self, now: Now) {
-        // Deletions of a million topics are forgotten sooner, so that a client cannot fill the memory with them.
-        let ttl = u64::from(self.ttl) * MOST_ENDED / (self.index.ended() as u64).max(MOST_ENDED);
-        let ttl = u32::try_from(ttl).unwrap_or(self.ttl);
-        let is_probing = self.jobs.values().any(|job| job.wish.is_none());
-        // What is still to be stored would be read as it was before.
-        let probes = now.up >= self.no_probe_before && !is_probing && !self.storing;
-        let mut unknown = if probes {
-            self.index.take_fresh(FRESH)
-        } else {
-            Vec::new()
-        };
-        let looks = probes && unknown.is_empty() && now.up >= self.next_probe;
-        let most = if looks { PROBE } else { 0 };
-        let swept = self.index.sweep(now.wall, ttl, SWEEP, most);
-        if !swept.unknown.is_empty() {
-            self.next_probe = now.up + PROBE_EVERY;
-            unknown = swept.unknown;
-        }
-        if !unknown.is_empty() {
-            let topics = unknown.into_iter().map(|topic| (topic.name, topic.mark));
-            self.read(None, topics.collect(), now);
-        }
-        self.jobs
-            .retain(|_, job| now.up.saturating_sub(job.began) < JOB_LOST);
-    }
-
-    fn read(&mut self, wish: Option<Wish>, topics: Vec<(Box<str>, Mark)>, now: Now) {
-        let mut job = Job {
-            wish,
-            sure: !self.storing,
-            began: now.up,
-            topics: HashMap::with_capacity(topics.len()),
-            items: Vec::new(),
-        };
-        let mut names = Vec::with_capacity(topics.len());
-        for (topic, wished) in topics {
-            let known = self.index.get(&topic);
-            match known.map(|entry| (entry.mark, entry.expiry)) {
-                // There is nothing to read.
-                Some((mark, expiry)) if mark.state != State::Present => {
-                    job.items.push(Item { topic, mark, expiry })
-                }
-                known => {
-                    names.push(topic.clone());
-                    job.topics.insert(topic, (known.map(|(mark, _)| mark), wished));
-                }
-            }
-        }
-        if names.is_empty() {
-            if let Some(wish) = wish {
-                self.sync.given(wish, job.items);
-            }
-            return;
-        }
-        let id = self.next_job;
-        self.next_job += 1;
-        self.jobs.insert(id, job);
-        self.actions.push_back(Action::Read(id, names));
-    }
-
-    /// The reader has found a value; `now` is not before that, so that nothing is taken to expire too early.
-    pub fn found(&mut self, job: u64, found: Found, now: Now) {
-        let Some(job) = self.jobs.get_mut(&job) else {
-            return;
-        };
-        let Some((known, wished)) = job.topics.remove(&found.topic) else {
-            return;
-        };
-        let mark = Mark::present(found.version);
-        let expiry = match found.expires_in {
-            None => Expiry::Never,
-            Some(seconds) => Expiry::At(now.wall.saturating_add(seconds)),
-        };
-        match known {
-            // The store is right, unless something else has been stored since.
-            Some(known) if known != mark && job.sure => {
-                self.index.correct(&found.topic, known, mark, expiry, now.wall);
-            }
-            _ if self
-                .index
-                .get(&found.topic)
-                .is_none_or(|entry| entry.mark == mark) =>
-            {
-                self.index.offer(&found.topic, mark, expiry, now.wall);
-            }
-            _ => {}
-        }
-        let Some(wish) = job.wish else {
-            let pause = Duration::from_micros((found.packet.len() / PROBE_BYTES) as u64);
-            self.no_probe_before = self.no_probe_before.max(now.up) + pause;
-            return;
-        };
-        if mark >= wished {
-            self.actions.push_back(Action::Send(wish.peer, found.packet));
-        }
-        if mark != wished || expiry != Expiry::Never {
-            job.items.push(Item {
-                topic: found.topic,
-                mark,
-                expiry,
-            });
-        }
-    }
-
-    /// The reader has done a job: there is nothing at the topics that it has not found. Or it could not.
-    pub fn read_done(&mut self, id: u64, done: bool) {
-        let now = self.now;
-        let Some(mut job) = self.jobs.remove(&id) else {
-            return;
-        };
-        if !done {
-            // The peer will ask again.
-            return;
-        }
-        for (topic, (known, _)) in std::mem::take(&mut job.topics) {
-            if let Some(known) = known.filter(|known| known.state == State::Present && job.sure) {
-                let gone = Mark::gone(known.version);
-                if self.index.correct(&topic, known, gone, Expiry::Unknown, now.wall) {
-                    self.actions
-                        .push_back(Action::Keep(topic.clone(), gone, now.wall));
-                }
-            }
-            if let Some(entry) = self.index.get(&topic) {
-                let (mark, expiry) = (entry.mark, entry.expiry);
-                job.items.push(Item { topic, mark, expiry });
-            }
-        }
-        if let Some(wish) = job.wish {
-            self.sync.given(wish, job.items);
-        }
     }
 }
 

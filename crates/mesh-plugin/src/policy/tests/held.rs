@@ -1,6 +1,7 @@
 //! Messages of QoS 2 that enter the mesh here: stamped when they are published, in the log when they are released.
 
 use super::*;
+use crate::retained::replica::Action;
 
 /// A READ check of a message of QoS 2, as the hooks tell it: who of both links gets it from the broker.
 fn released(policy: &mut Policy, topic: TopicKey, length: usize) -> [bool; 2] {
@@ -122,4 +123,35 @@ fn without_links_one_whose_place_is_used_again_may_have_been_released_too() {
     policy.subscribe(TO_B2, LINK, b"#");
     tick(&mut policy, 10);
     assert_eq!(sent(&mut policy), [(0, 1), (0, 2)]);
+}
+
+#[test]
+fn a_retained_one_that_is_released_when_it_was_given_up_goes_and_is_stored_with_another_number() {
+    for given_up in [false, true] {
+        let mut policy = new(options(Ordinary::Allow, Ordinary::Allow));
+        let stamp = policy.replication().stamp(true, 2, NOW);
+        policy.publish(T1, stamp.clone(), &CONTENT, NOW);
+        login(&mut policy, TO_B2, "mesh.link.b1.b2", LINK, LINK_PASSWORD);
+        policy.subscribe(TO_B2, LINK, b"#");
+        // It goes to the link, and is looked for in the store.
+        for up_ms in [10, 20, 3_000, if given_up { 70_000 } else { 4_000 }] {
+            tick(&mut policy, up_ms);
+            while let Some(action) = policy.retained().next_action() {
+                if let Action::Read(job, _) = action {
+                    policy.retained().read_done(job, true);
+                }
+            }
+        }
+        assert_eq!(sent(&mut policy), [(0, 1)]);
+        assert_eq!(policy.retained().status().count, u64::from(!given_up));
+        let shown = Shown {
+            topic: CONTENT.topic,
+            length: CONTENT.payload.len(),
+            retain: true,
+        };
+        policy.released(T1, &shown);
+        assert_eq!(policy.retained().status().count, 1);
+        assert_eq!(policy.to_store.len(), usize::from(given_up));
+        assert_eq!(policy.retained.is_newest(CONTENT.topic, &stamp), !given_up);
+    }
 }

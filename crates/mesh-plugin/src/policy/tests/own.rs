@@ -24,7 +24,7 @@ fn with_session() -> Policy {
 }
 
 /// The broker tells that this has come in over the plugin's session.
-fn comes_in(policy: &mut Policy, message: &Publish<'_>) -> Handling {
+pub(super) fn comes_in(policy: &mut Policy, message: &Publish<'_>) -> Handling {
     let name = message.topic.as_bytes();
     assert_eq!(policy.write(READER, LINK, true, name), Verdict::Accept);
     policy.message(&Published {
@@ -82,6 +82,8 @@ fn a_removal_is_told_to_no_link_and_if_hidden_to_nobody() {
         assert_eq!(comes_in(&mut policy, &removal), Handling::Pass);
         let expected = if shown { NOT_TO_LINKS } else { [false; 4] };
         assert_eq!(routed(&mut policy, T1, 1), expected);
+        // A message of QoS 2 that is released next raises no event, and is something else.
+        assert_eq!(routed(&mut policy, T2, 2), TO_ALL);
         // What follows is something else.
         publish(&mut policy, ALICE, T1, 1);
         assert_eq!(routed(&mut policy, T1, 1), TO_ALL);

@@ -1,7 +1,9 @@
 //! A broker that stood still, and clients that have moved meanwhile or have not.
 
+use super::own::comes_in;
 use super::wills::{at, steady, turns};
 use super::*;
+use crate::message::Publish;
 use crate::presence::Presence;
 use crate::standstill::Word;
 
@@ -71,17 +73,21 @@ fn moved(policy: &mut Policy, id: &[u8], since: Now, now: Now) {
     }
 }
 
-/// What b2 sets there at that time of its clock comes over its link.
-fn elsewhere(policy: &mut Policy, seq: u64, sent: Now, now: Now) -> Stamp {
-    let stamp = Stamp {
-        origin: "b2".parse().unwrap(),
+fn stamp_of(origin: &str, seq: u64, sent: Now) -> Stamp {
+    Stamp {
+        origin: origin.parse().unwrap(),
         epoch: 1,
         seq,
         time: Hlc::at_ms(sent.wall_ms),
         retain: true,
         requested: false,
         qos: 1,
-    };
+    }
+}
+
+/// What b2 sets there at that time of its clock comes over its link.
+fn elsewhere(policy: &mut Policy, seq: u64, sent: Now, now: Now) -> Stamp {
+    let stamp = stamp_of("b2", seq, sent);
     policy.arrive(Some(0), Some(stamp.clone()), &CONTENT, now);
     stamp
 }
@@ -230,16 +236,55 @@ fn what_was_to_be_released_before_a_standstill_does_not_win_after_it() {
     let digest = policy.retained().status().digest;
     // The PUBREL lay in the socket.
     assert_eq!(release(&mut policy), Verdict::Refuse);
+    assert_eq!(routed(&mut policy, T1, 2), [false; 4], "nobody is shown it");
+    // Behind it lay another one, of which the broker tells nothing either.
+    assert_eq!(routed(&mut policy, T2, 2), TO_ALL);
     let stored = policy.retained().status().digest;
     assert_ne!(stored, digest, "the broker has stored it, and this is known");
     assert!(!is_newest(&policy, &old), "something later was shown");
     assert_eq!(policy.counts().next().unwrap().backlog, 0, "no peer needs it");
     // Nothing in between is taken for new, from here or from elsewhere.
     assert_eq!(set_at(&mut policy, T2, ALICE, b"alice", 1, at(13_005)), Ok(None));
-    // What the broker has stored now is replaced by what it is told again.
+    // What the broker has stored now is replaced by what it is told again. Who was there has seen that; bob comes
+    // when something older is stored.
+    policy.subscribe(BOB, None, b"a/#");
+    arrive(&mut policy, T1, 1);
     assert_eq!(elsewhere(&mut policy, 2, at(11_000), at(13_010)).time, new.time);
+    assert_eq!(routed(&mut policy, T1, 1), [false, false, false, true]);
     assert_eq!(policy.retained().status().digest, digest);
     assert_eq!(policy.retained().status().count, 1);
+    // What comes next is new to everybody.
+    arrive(&mut policy, T1, 1);
+    elsewhere(&mut policy, 3, at(13_020), at(13_020));
+    assert_eq!(routed(&mut policy, T1, 1), NOT_TO_LINKS);
+}
+
+#[test]
+fn a_deletion_is_told_again_to_who_came_when_something_older_was_stored() {
+    let mut policy = steady(Ordinary::Allow);
+    let login = login(&mut policy, READER, "mesh.read.b1", LINK, LINK_PASSWORD);
+    assert_eq!(login, Admission::Mesh);
+    set(&mut policy, ALICE, b"alice", 2, at(10_050)).unwrap();
+    let empty = Content {
+        payload: b"",
+        ..CONTENT
+    };
+    let cleared = stamp_of("b2", 1, at(11_000));
+    policy.arrive(Some(0), Some(cleared), &empty, at(13_000));
+    assert_eq!(release(&mut policy), Verdict::Refuse);
+    policy.subscribe(BOB, None, b"a/#");
+    let removal = Publish {
+        topic: "a/b",
+        payload: b"",
+        qos: 0,
+        retain: true,
+        properties: Vec::new(),
+    };
+    policy.publish_own(&removal, Purpose::Removal { shown: true });
+    policy.next_batch(0).unwrap();
+    assert_eq!(comes_in(&mut policy, &removal), Handling::Pass);
+    assert_eq!(routed(&mut policy, T1, 0), [false, false, false, true]);
+    assert!(!policy.retained().is_set_back());
 }
 
 #[test]

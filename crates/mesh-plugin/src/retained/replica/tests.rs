@@ -1,344 +1,11 @@
 //! Brokers that lose messages, are cut off, and come back with old databases or none hold the same in the end.
-//!
-//! A simulation: real replicas, stores that are maps, links that are queues. There is no other replication than
-//! the live message and what the replicas fetch, so that whatever is missed has to be found by them.
+
+use mesh::{Mesh, START, STEP, Store, TTL};
 
 use super::*;
 use crate::retained::Version;
-use crate::retained::sync::Saying;
 
-const STEP: Duration = Duration::from_millis(50);
-const START: u32 = 1_000_000;
-const TTL: u32 = 3600;
-
-/// A value as it travels: its topic, its version, and in which second it expires.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Value {
-    topic: String,
-    version: Version,
-    empty: bool,
-    expires: Option<u32>,
-}
-
-#[derive(Debug, Clone)]
-enum Packet {
-    Live(Value),
-    Sent(Value),
-    Said(Vec<u8>),
-}
-
-type Store = BTreeMap<String, (Version, Option<u32>)>;
-
-struct Broker {
-    replica: Replica,
-    store: Store,
-    kept: BTreeMap<String, (Mark, u32)>,
-    contacts: Vec<Contact>,
-    /// What the reader is about to do.
-    jobs: VecDeque<(u64, Vec<Box<str>>)>,
-    values: Vec<Value>,
-    boots: u32,
-}
-
-impl Broker {
-    fn start(
-        store: Store,
-        kept: BTreeMap<String, (Mark, u32)>,
-        peers: usize,
-        doubtful: bool,
-        boots: u32,
-        wall: u32,
-    ) -> Self {
-        let mut restored = Restored::at(wall);
-        for (topic, (mark, second)) in &kept {
-            restored.ended(topic, *mark, *second);
-        }
-        for (topic, (version, expires)) in &store {
-            restored.stored(topic, *version, *expires);
-        }
-        Self {
-            replica: Replica::new(restored, peers, TTL, doubtful, boots << 16),
-            store,
-            kept,
-            contacts: vec![Contact::default(); peers],
-            jobs: VecDeque::new(),
-            values: Vec::new(),
-            boots,
-        }
-    }
-}
-
-struct Mesh {
-    random: fastrand::Rng,
-    now: Now,
-    brokers: Vec<Broker>,
-    /// Up or down, from and to.
-    links: BTreeMap<(usize, usize), bool>,
-    queues: BTreeMap<(usize, usize), VecDeque<Packet>>,
-    loss: f64,
-    hlc: u64,
-    said: usize,
-    events: Vec<(usize, Event)>,
-}
-
-impl Mesh {
-    fn new(seed: u64, brokers: usize) -> Self {
-        let pairs = (0..brokers).flat_map(|a| (0..brokers).filter(move |b| *b != a).map(move |b| (a, b)));
-        let now = Now {
-            up: Duration::ZERO,
-            wall: START,
-        };
-        Self {
-            random: fastrand::Rng::with_seed(seed),
-            now,
-            brokers: (0..brokers)
-                .map(|_| Broker::start(Store::new(), BTreeMap::new(), brokers - 1, false, 1, START))
-                .collect(),
-            links: pairs.clone().map(|pair| (pair, true)).collect(),
-            queues: pairs.map(|pair| (pair, VecDeque::new())).collect(),
-            loss: 0.0,
-            hlc: 1,
-            said: 0,
-            events: Vec::new(),
-        }
-    }
-
-    /// The place of `other` among the peers of `broker`, and back.
-    fn place(broker: usize, other: usize) -> usize {
-        other - usize::from(other > broker)
-    }
-
-    fn peer(broker: usize, place: usize) -> usize {
-        place + usize::from(place >= broker)
-    }
-
-    fn publish(&mut self, at: usize, topic: &str, empty: bool, expires: Option<u32>) {
-        self.hlc += 1;
-        let version = Version {
-            hlc: self.hlc,
-            tie: at as u64,
-        };
-        let value = Value {
-            topic: topic.to_owned(),
-            version,
-            empty,
-            expires,
-        };
-        self.store(at, &value);
-        self.brokers[at].replica.take(topic, version, empty);
-        for to in (0..self.brokers.len()).filter(|to| *to != at) {
-            self.send(at, to, Packet::Live(value.clone()));
-        }
-    }
-
-    fn store(&mut self, at: usize, value: &Value) {
-        let store = &mut self.brokers[at].store;
-        if value.empty {
-            store.remove(&value.topic);
-        } else {
-            store.insert(value.topic.clone(), (value.version, value.expires));
-        }
-    }
-
-    fn send(&mut self, from: usize, to: usize, packet: Packet) {
-        if self.links[&(from, to)] && self.random.f64() >= self.loss {
-            self.queues.get_mut(&(from, to)).unwrap().push_back(packet);
-        }
-    }
-
-    fn receive(&mut self, from: usize, to: usize, packet: Packet) {
-        let place = Self::place(to, from);
-        let replica = &mut self.brokers[to].replica;
-        match packet {
-            Packet::Live(value) | Packet::Sent(value) => {
-                replica.answered(place);
-                if replica.take(&value.topic, value.version, value.empty) {
-                    self.store(to, &value);
-                }
-            }
-            Packet::Said(payload) => replica.hear(place, &payload),
-        }
-    }
-
-    /// One turn of everybody's loop.
-    fn step(&mut self) {
-        self.now.up += STEP;
-        self.now.wall = START + self.now.up.as_secs() as u32;
-        let pairs: Vec<_> = self.queues.keys().copied().collect();
-        for (from, to) in &pairs {
-            for packet in std::mem::take(self.queues.get_mut(&(*from, *to)).unwrap()) {
-                self.receive(*from, *to, packet);
-            }
-        }
-        for at in 0..self.brokers.len() {
-            self.read(at);
-            self.turn(at);
-        }
-    }
-
-    fn read(&mut self, at: usize) {
-        let now = self.now;
-        let broker = &mut self.brokers[at];
-        let jobs = broker.jobs.len();
-        for _ in 0..jobs {
-            if self.random.bool() {
-                return;
-            }
-            let (job, topics) = broker.jobs.pop_front().unwrap();
-            for topic in topics {
-                let Some((version, expires)) = broker.store.get(&*topic) else {
-                    continue;
-                };
-                if expires.is_some_and(|second| second <= now.wall) {
-                    continue;
-                }
-                let value = Value {
-                    topic: topic.to_string(),
-                    version: *version,
-                    empty: false,
-                    expires: *expires,
-                };
-                broker.values.push(value);
-                let found = Found {
-                    topic,
-                    version: *version,
-                    expires_in: expires.map(|second| second - now.wall),
-                    packet: (broker.values.len() - 1).to_le_bytes().to_vec(),
-                };
-                broker.replica.found(job, found, now);
-            }
-            broker.replica.read_done(job, true);
-        }
-    }
-
-    fn turn(&mut self, at: usize) {
-        let peers = self.brokers.len() - 1;
-        for place in 0..peers {
-            let other = Self::peer(at, place);
-            self.brokers[at].contacts[place] = match (self.links[&(at, other)], self.links[&(other, at)]) {
-                (true, true) => Contact::Up,
-                (false, false) => Contact::Down,
-                _ => Contact::Half,
-            };
-        }
-        let broker = &mut self.brokers[at];
-        broker.replica.tick(self.now, &broker.contacts);
-        while let Some(action) = self.brokers[at].replica.next_action() {
-            match action {
-                Action::Say(place, payload) => {
-                    let here = matches!(Saying::decode(&payload), Some((_, Saying::Here { .. })));
-                    self.said += usize::from(!here);
-                    self.send(at, Self::peer(at, place), Packet::Said(payload));
-                }
-                Action::Remove { topic, .. } => {
-                    self.brokers[at].store.remove(&*topic);
-                }
-                Action::Read(job, topics) => self.brokers[at].jobs.push_back((job, topics)),
-                Action::Send(place, packet) => {
-                    let value = usize::from_le_bytes(packet.try_into().unwrap());
-                    let value = self.brokers[at].values[value].clone();
-                    self.send(at, Self::peer(at, place), Packet::Sent(value));
-                }
-                Action::Keep(topic, mark, second) => {
-                    self.brokers[at].kept.insert(topic.into(), (mark, second));
-                }
-                Action::Tell(event) => self.events.push((at, event)),
-            }
-        }
-    }
-
-    fn run(&mut self, time: Duration) {
-        let end = self.now.up + time;
-        while self.now.up < end {
-            self.step();
-        }
-    }
-
-    fn cut(&mut self, from: usize, to: usize, up: bool) {
-        self.links.insert((from, to), up);
-        self.queues.get_mut(&(from, to)).unwrap().clear();
-    }
-
-    fn isolate(&mut self, at: usize, up: bool) {
-        for other in (0..self.brokers.len()).filter(|other| *other != at) {
-            self.cut(at, other, up);
-            self.cut(other, at, up);
-        }
-    }
-
-    fn restart(&mut self, at: usize, store: Store, kept: BTreeMap<String, (Mark, u32)>, doubtful: bool) {
-        let boots = self.brokers[at].boots + 1;
-        let peers = self.brokers.len() - 1;
-        let wall = self.now.wall;
-        let store = store
-            .into_iter()
-            .filter(|(_, (_, expires))| expires.is_none_or(|second| second > wall));
-        self.brokers[at] = Broker::start(store.collect(), kept, peers, doubtful, boots, wall);
-        self.isolate(at, true);
-    }
-
-    /// What a subscriber would be shown at `at`.
-    fn shown(&self, at: usize) -> BTreeMap<&str, Version> {
-        let alive = self.brokers[at].store.iter();
-        let alive = alive.filter(|(_, (_, expires))| expires.is_none_or(|second| second > self.now.wall));
-        alive
-            .map(|(topic, (version, _))| (topic.as_str(), *version))
-            .collect()
-    }
-
-    fn indexed(&self, at: usize) -> BTreeMap<&str, Version> {
-        let index = &self.brokers[at].replica.index;
-        let entries = (0..BUCKETS).flat_map(|bucket| index.list(bucket, 0, usize::MAX).0);
-        let present = entries.filter(|entry| entry.mark.state == State::Present);
-        present.map(|entry| (entry.topic, entry.mark.version)).collect()
-    }
-
-    /// Everybody shows the same, says so, and knows what he shows.
-    fn agree(&self) -> Result<(), String> {
-        let first = self.shown(0);
-        for at in 0..self.brokers.len() {
-            let status = self.brokers[at].replica.status();
-            if self.shown(at) != first {
-                return Err(format!("{at} shows {:?} and not {first:?}", self.shown(at)));
-            }
-            if self.indexed(at) != self.shown(at) {
-                return Err(format!(
-                    "{at} shows {:?} and indexes {:?}",
-                    self.shown(at),
-                    self.indexed(at)
-                ));
-            }
-            if status != self.brokers[0].replica.status() || !status.in_sync {
-                return Err(format!(
-                    "{at} tells {status:?}, and 0 {:?}",
-                    self.brokers[0].replica.status()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self, patience: Duration, about: &str) {
-        let end = self.now.up + patience;
-        while let Err(why) = self.agree() {
-            assert!(self.now.up < end, "{about}: {why}");
-            self.step();
-        }
-    }
-
-    fn traffic(&mut self, messages: usize) {
-        for _ in 0..messages {
-            let (at, topic) = (self.random.usize(..self.brokers.len()), self.random.usize(..40));
-            let topic = format!("t/{topic}");
-            let expires = (self.random.u8(..8) == 0).then(|| self.now.wall + self.random.u32(1..30));
-            let empty = self.random.u8(..4) == 0;
-            self.publish(at, &topic, empty, expires.filter(|_| !empty));
-            if self.random.bool() {
-                self.step();
-            }
-        }
-    }
-}
+mod mesh;
 
 #[test]
 fn replicas_converge_whatever_happens() {
@@ -465,6 +132,38 @@ fn what_is_still_to_be_stored_is_not_read_before() {
 }
 
 #[test]
+fn what_may_be_stored_later_is_not_taken_for_one_that_has_expired() {
+    let stamp = Stamp::parse("1 b1 1 5 5 r2").expect("it is a stamp");
+    let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+    // All that is asked for is read, and nothing is found.
+    let read = |replica: &mut Replica, up: u64| {
+        let up = Duration::from_secs(up);
+        replica.tick(Now { up, wall: START }, &[Contact::Down]);
+        while let Some(action) = replica.next_action() {
+            if let Action::Read(job, _) = action {
+                replica.read_done(job, true);
+            }
+        }
+        replica.status().count
+    };
+    replica.awaits(b"t", &stamp, b"x");
+    replica.local(b"t", &stamp, b"x");
+    assert_eq!([3, 8, 50].map(|up| read(&mut replica, up)), [1; 3]);
+    // It is released in time, and expires; or too late.
+    for in_time in [true, false] {
+        let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+        replica.awaits(b"t", &stamp, b"x");
+        replica.local(b"t", &stamp, b"x");
+        if in_time {
+            assert!(!replica.came(b"t", &stamp, b"x"));
+        }
+        assert_eq!(read(&mut replica, 1), u64::from(!in_time));
+        assert_eq!([70, 75].map(|up| read(&mut replica, up))[1], 0);
+        assert!(replica.came(b"t", &stamp, b"x"));
+    }
+}
+
+#[test]
 fn what_ended_elsewhere_tells_from_when_on_something_is_later() {
     let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
     for hlc in [7, 5] {
@@ -482,6 +181,47 @@ fn what_ended_elsewhere_tells_from_when_on_something_is_later() {
         );
         assert_eq!(replica.latest_ended(), 7);
     }
+}
+
+#[test]
+fn what_is_stored_instead_of_something_later_is_replaced_by_that_or_by_its_end() {
+    for (hlc, is_over) in [(6, false), (7, true), (8, true)] {
+        let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+        let stamp = |hlc: u64| Stamp::parse(&format!("1 b2 1 {hlc} {hlc:x} r1")).expect("it is a stamp");
+        let is_missing = |replica: &Replica, hlc: u64| replica.is_missing(b"t", &stamp(hlc), b"x");
+        assert!(replica.offer(b"t", &stamp(7), b"x") && !is_missing(&replica, 7));
+        replica.stored_older(b"t", &stamp(5), b"x");
+        assert!(is_missing(&replica, 7) && !is_missing(&replica, 6) && !is_missing(&replica, 8));
+        assert!(!replica.is_missing(b"u", &stamp(7), b"x"));
+        // A peer tells that something has ended: what is missing, or something else.
+        let tie = Version::of(&stamp(hlc), b"x").tie;
+        replica.ended.push_back(Item {
+            topic: "t".into(),
+            mark: Mark::gone(Version { hlc, tie }),
+            expiry: Expiry::At(START),
+        });
+        replica.tick(Now::default(), &[Contact::Up]);
+        assert_eq!(replica.is_set_back(), !is_over, "{hlc}");
+        assert_eq!(replica.offer(b"t", &stamp(7), b"x"), !is_over, "{hlc}");
+        assert!(!replica.is_set_back());
+    }
+}
+
+#[test]
+fn what_is_missing_stays_so_while_more_that_is_older_comes_and_is_removed() {
+    let stamp = |hlc: u64| Stamp::parse(&format!("1 b2 1 {hlc} {hlc:x} r1")).expect("it is a stamp");
+    let mut replica = Replica::new(Restored::at(START), 1, TTL, false, 1);
+    replica.offer(b"t", &stamp(9), b"x");
+    replica.stored_older(b"t", &stamp(5), b"");
+    replica.stored_older(b"t", &stamp(6), b"x");
+    assert!(replica.removed(b"t"), "it is older than what was shown");
+    assert!(!replica.is_newest(b"t", &stamp(8)) && replica.is_missing(b"t", &stamp(9), b"x"));
+    assert!(replica.offer(b"t", &stamp(9), b"x"));
+    // What was shown is a deletion: when that has been carried out again, nothing is missing.
+    replica.offer(b"t", &stamp(10), b"");
+    replica.stored_older(b"t", &stamp(7), b"x");
+    assert!(replica.removed(b"t") && !replica.is_set_back());
+    assert!(!replica.removed(b"t"));
 }
 
 #[test]
