@@ -133,7 +133,7 @@ check_units() {
   local scratch unit said
   scratch=$(mktemp -d)
   for unit in deploy/systemd/*.service; do
-    sed 's#=/usr/bin/mesh[a-z-]*#=/bin/true#' "$unit" >"$scratch/$(basename "$unit")"
+    sed 's#=/usr/bin/mesh[a-z-]*#=/bin/true#; s#=/usr/lib/mesh/[a-z/.-]*#=/bin/true#' "$unit" >"$scratch/$(basename "$unit")"
     # What is wrong with a unit that is not ours is not ours to mend, and old systemds know no backoff.
     said=$(systemd-analyze verify "$scratch/$(basename "$unit")" 2>&1 | grep -F "$(basename "$unit")" |
       grep -v "'Restart\(Steps\|MaxDelaySec\)'") || true
