@@ -48,7 +48,7 @@ pub(crate) fn for_writing(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(Duration::from_millis(200))
-        .pragma("cache_size", "-16000")
+        .pragma("cache_size", "-12000")
         .pragma("wal_autocheckpoint", "2000")
         .pragma("journal_size_limit", "67108864")
 }

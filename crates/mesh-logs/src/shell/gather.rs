@@ -24,7 +24,7 @@ const ENOUGH: usize = 1000;
 const MOST: usize = 8192;
 
 /// Nor more bytes.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// How often open sessions are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
