@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::crash::{self, Crashes};
 use super::networks::{self, Kind};
+use super::path::Path;
 use super::report::{LatencyRow, Report, SpeedRow};
 use super::say;
 use super::size::{self, SIZES};
@@ -76,8 +77,8 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
         let mut bursts: Vec<Vec<Burst>> = vec![Vec::new(); labs.len()];
         for round in 1..=effort.rounds {
             say(&format!("throughput, {load}: round {round} of {}", effort.rounds));
-            for ((_, lab), bursts) in labs.iter().zip(&mut bursts) {
-                bursts.push(burst(lab, load, effort.messages).await?);
+            for place in order(round, labs.len()) {
+                bursts[place].push(burst(&labs[place].1, load, effort.messages).await?);
             }
         }
         report.speed.push(SpeedRow::new(load, &kinds, &bursts));
@@ -88,22 +89,32 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
         }
         return finish(&report, args.json);
     }
-    for (name, from, to) in [("one hop", 0, 1), ("leaf to leaf", 1, 2)] {
+    for path in Path::ALL {
         for load in Load::ALL.into_iter().filter(|load| !load.retained) {
             let mut latencies: Vec<Vec<Latency>> = vec![Vec::new(); 2];
             for round in 1..=effort.rounds {
                 say(&format!(
-                    "latency {name}, {load}: round {round} of {}",
+                    "latency {path}, {load}: round {round} of {}",
                     effort.rounds
                 ));
-                for ((_, lab), latencies) in labs.iter().zip(&mut latencies) {
-                    latencies
-                        .push(latency(lab, load, from, to, effort.latency_messages, LATENCY_RATE).await?);
+                let (from, to) = path.ends(round, 5);
+                for place in order(round, latencies.len()) {
+                    latencies[place].push(
+                        latency(
+                            &labs[place].1,
+                            load,
+                            from,
+                            to,
+                            effort.latency_messages,
+                            LATENCY_RATE,
+                        )
+                        .await?,
+                    );
                 }
             }
             report
                 .latency
-                .push(LatencyRow::new(name, load, &latencies[0], &latencies[1]));
+                .push(LatencyRow::new(path, load, &latencies[0], &latencies[1]));
         }
     }
     let (_, mesh) = &labs[0];
@@ -125,6 +136,17 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
             .push(size::run(*brokers, SIZE_MESSAGES, alone).await?);
     }
     finish(&report, args.json)
+}
+
+/// In which order `count` networks take their turns: in each round another one is the first, and when all were, it goes
+/// backwards, so that none always comes behind the same one.
+fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..count).collect();
+    places.rotate_left(round % count);
+    if (round / count) % 2 == 1 {
+        places.reverse();
+    }
+    places
 }
 
 fn finish(report: &Report, json: bool) -> anyhow::Result<ExitCode> {
@@ -150,4 +172,25 @@ fn lost(report: &Report) -> bool {
         .any(|n| n.missing + n.twice > 0);
     let sizes = report.sizes.iter().any(|size| size.missing + size.twice > 0);
     missing + twice > 0 || speed || sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::order;
+
+    #[test]
+    fn every_network_is_as_often_first_as_last() {
+        for count in [2, 5] {
+            let rounds: Vec<Vec<usize>> = (0..2 * count).map(|round| order(round, count)).collect();
+            for place in 0..count {
+                assert_eq!(rounds.iter().filter(|places| places[0] == place).count(), 2);
+                assert_eq!(
+                    rounds.iter().filter(|places| places[count - 1] == place).count(),
+                    2
+                );
+            }
+        }
+        assert_eq!(order(0, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(order(5, 5), [4, 3, 2, 1, 0]);
+    }
 }

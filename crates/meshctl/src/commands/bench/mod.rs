@@ -6,6 +6,7 @@ mod failover;
 mod logs;
 mod mesh;
 mod networks;
+mod path;
 mod report;
 mod retained;
 mod size;

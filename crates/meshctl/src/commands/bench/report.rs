@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::crash::{Crashes, RATE};
 use super::networks::Kind;
+use super::path::Path;
 use super::size::Size;
 use super::speed::{Burst, Latency, Load};
 
@@ -105,8 +106,8 @@ impl SpeedRow {
 /// One path under one load.
 #[derive(Debug, Serialize)]
 pub struct LatencyRow {
-    /// `one hop`: from the first broker to the second; `leaf to leaf`: from the second to the third.
-    pub path: &'static str,
+    /// The way.
+    pub path: Path,
     /// The load.
     pub load: Load,
     /// Medians of the mesh's rounds.
@@ -121,7 +122,7 @@ pub struct LatencyRow {
 
 impl LatencyRow {
     /// From the rounds of both networks.
-    pub fn new(path: &'static str, load: Load, mesh: &[Latency], star: &[Latency]) -> Self {
+    pub fn new(path: Path, load: Load, mesh: &[Latency], star: &[Latency]) -> Self {
         let medians = |rounds: &[Latency]| Latency {
             p50_us: median(rounds.iter().map(|latency| latency.p50_us)),
             p99_us: median(rounds.iter().map(|latency| latency.p99_us)),
@@ -237,7 +238,7 @@ impl Report {
         ]);
         for row in &self.latency {
             table.add_row([
-                row.path.to_owned(),
+                row.path.to_string(),
                 row.load.qos.to_string(),
                 row.load.payload.to_string(),
                 figure(Some(row.mesh.p50_us), 0),
