@@ -5,7 +5,7 @@
 //! - **Replay.** When a link subscribes, what the peer has not told of is sent to it from the log, in order; only
 //!   then does the broker route to it again. A message from the log leaves at the next turn of the broker's loop, a
 //!   routed one at once: so what is published between the last turn of a replay and the next one is sent from the
-//!   log as well, behind the rest ([`Link::Closing`]).
+//!   log as well, behind the rest ([`links::Link::Closing`]).
 //! - **Seen.** What comes over a link with a number that was seen is dropped.
 //! - **Repair.** What a peer lacks although later messages have reached it, or without getting any further, is sent
 //!   again: the broker drops messages for a peer whose queue is full. What other brokers sent is kept too
@@ -22,16 +22,22 @@ use mesh_model::BrokerId;
 mod bytes;
 mod links;
 mod log;
+mod notices;
 mod repair;
+mod replay;
 pub mod report;
+mod routing;
 pub mod seen;
 #[cfg(test)]
 mod simulation;
 
-use links::{Link, Peer};
+use links::Peer;
 pub use log::{Bounds, Content, Entry, Kept};
 use log::{Log, Peers};
+pub use notices::{Notice, Totals};
+use replay::Send;
 pub use report::Report;
+use routing::Current;
 use seen::Seen;
 
 use crate::message::{Property, encode};
@@ -39,19 +45,6 @@ use crate::stamp::{Clock, Hlc, STAMP_PROPERTY, Stamp, is_absurd};
 
 /// There may be so many peers.
 pub const MOST_PEERS: usize = Peers::MOST;
-
-/// So many messages are sent to one peer from the log in one turn of the broker's loop, at most…
-const SLICE: usize = 500;
-
-/// … and so many bytes, unless a single message is larger.
-const SLICE_BYTES: usize = 1 << 20;
-
-/// So many replayed messages may be on their way to a peer. More would not fit into the queue that the broker has
-/// for it.
-const WINDOW: usize = 8_000;
-
-/// A peer that tells nothing for so long gets the next window all the same: perhaps it cannot reach us.
-const UNHEARD_MS: u64 = 1_000;
 
 /// A report is due so long after the last one if there is something new to tell.
 const REPORT_MS: u64 = 200;
@@ -62,10 +55,6 @@ const REPORT_IDLE_MS: u64 = 1_000;
 /// So many void numbers are kept until all peers have taken them in.
 const MOST_VOIDS: usize = 4_096;
 
-/// In percent: a log that is fuller than that for a peer is worth a warning, and one that is emptier ends it.
-const WARN_AT: usize = 80;
-const CALM_AT: usize = 50;
-
 /// The time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
@@ -75,55 +64,11 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// What is to be said of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
-    /// The log is nearly full of what this peer lacks; tells how many messages that is.
-    Filling(usize),
-    /// Messages are being lost to it.
-    Losing,
-    /// It lacks little again; tells how many messages are lost to it, since the start.
-    Calm(u64),
-}
-
-/// A message with its place in a log that is to be sent to a peer.
-#[derive(Debug, Clone, Copy)]
-struct Send {
-    peer: usize,
-    own: bool,
-    position: u64,
-}
-
-/// The message that is being routed just now.
-#[derive(Debug, Clone, Copy)]
-struct Current {
-    position: u64,
-    /// A link was there to be asked about.
-    asked: bool,
-    /// One was asked about.
-    routed: bool,
-    /// Links get what stands in the log.
-    from_log: bool,
-}
-
 /// A number that no message has.
 #[derive(Debug)]
 struct Void {
     seq: u64,
     lacking: Peers,
-}
-
-/// What one link has to tell, beside what the policy counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Messages sent from a log.
-    pub replayed: u64,
-    /// Messages that left the log unseen.
-    pub lost: u64,
-    /// Messages in the own log that the peer has not told of.
-    pub backlog: usize,
-    /// The log fills up for this peer.
-    pub filling: bool,
 }
 
 /// The state of one broker.
@@ -233,31 +178,6 @@ impl Replication {
         Entry::new(stamp, content, Peers::all(self.peers.len()), now.up_ms)
     }
 
-    /// The message with that stamp is routed next.
-    pub fn publish(&mut self, stamp: Stamp, content: &Content<'_>, now: Now) {
-        if let Some(position) = self.append(stamp, content, now.up_ms) {
-            self.current = Some(Current {
-                position,
-                asked: self.peers.iter().any(|peer| peer.link != Link::Down),
-                routed: false,
-                from_log: false,
-            });
-        }
-    }
-
-    /// A message of QoS 2 is being routed. With `from_log` links get it as it stands here, and not as the broker has
-    /// it.
-    pub fn release(&mut self, entry: &Entry, from_log: bool) {
-        if let Some(position) = self.append(entry.stamp.clone(), &entry.content(), self.turn.up_ms) {
-            self.current = Some(Current {
-                position,
-                asked: true,
-                routed: true,
-                from_log,
-            });
-        }
-    }
-
     /// The message with a new stamp, behind the one that it has, of this time or of now.
     pub fn restamp(&mut self, entry: &Entry, time: Option<Hlc>) -> Entry {
         let time = time.unwrap_or_else(|| self.clock.next(self.turn.wall_ms));
@@ -273,75 +193,6 @@ impl Replication {
             ..content
         };
         self.entry(stamp, &content, self.turn)
-    }
-
-    fn append(&mut self, stamp: Stamp, content: &Content<'_>, at_ms: u64) -> Option<u64> {
-        if self.peers.is_empty() {
-            return None;
-        }
-        let all = Peers::all(self.peers.len());
-        let peers = &mut self.peers;
-        Some(self.own.append(stamp, content, all, at_ms, |evicted| {
-            for peer in evicted.lacking.iter() {
-                peers[peer].evicted.insert(evicted.stamp.seq);
-            }
-        }))
-    }
-
-    /// What is routed next is something else. A message that no link was asked about was refused by somebody behind
-    /// us: its number is given to the next one.
-    pub fn forget_current(&mut self) {
-        let Some(current) = self.current.take() else {
-            return;
-        };
-        if current.asked && !current.routed && current.position + 1 == self.own.end() {
-            self.own.take_last();
-            self.next_seq -= 1;
-        }
-    }
-
-    /// May the broker route the current message to `peer`? If not, it is sent from the log.
-    pub fn route(&mut self, peer: usize) -> bool {
-        let Some(current) = &mut self.current else {
-            return true;
-        };
-        current.routed = true;
-        match self.peers[peer].link {
-            Link::Live if !current.from_log => true,
-            Link::Live | Link::Closing => {
-                self.outbox.push_back(Send {
-                    peer,
-                    own: true,
-                    position: current.position,
-                });
-                false
-            }
-            Link::Replaying { .. } | Link::Down => false,
-        }
-    }
-
-    /// The link of `peer` has subscribed.
-    pub fn link_up(&mut self, peer: usize) {
-        let next = self.own.lacked_from(peer);
-        let peer = &mut self.peers[peer];
-        peer.link = Link::Replaying { next };
-        peer.repaired.clear();
-        peer.unconfirmed = 0;
-    }
-
-    /// The link of `peer` has ended.
-    pub fn link_down(&mut self, peer: usize) {
-        self.peers[peer].link = Link::Down;
-    }
-
-    /// Whether the link of `peer` is there.
-    pub fn is_up(&self, peer: usize) -> bool {
-        self.peers[peer].link != Link::Down
-    }
-
-    /// Whether the broker routes to the link of `peer`.
-    pub fn is_live(&self, peer: usize) -> bool {
-        self.peers[peer].link == Link::Live
     }
 
     /// How many peers have told something in the last `within_ms` milliseconds.
@@ -400,69 +251,6 @@ impl Replication {
         });
     }
 
-    /// The broker's loop has turned: whatever was sent before is on its way.
-    pub fn tick(&mut self, now: Now) {
-        self.turn = now;
-        for peer in 0..self.peers.len() {
-            match self.peers[peer].link {
-                Link::Closing => self.peers[peer].link = Link::Live,
-                Link::Replaying { next } => self.replay(peer, next, now),
-                Link::Live | Link::Down => {}
-            }
-        }
-    }
-
-    fn replay(&mut self, at: usize, next: u64, now: Now) {
-        let peer = &mut self.peers[at];
-        let heard_ms = peer.reported_ms.unwrap_or(0).max(peer.window_ms);
-        if now.up_ms > heard_ms + UNHEARD_MS {
-            peer.window_ms = now.up_ms;
-            peer.unconfirmed = 0;
-        }
-        let room = WINDOW.saturating_sub(peer.unconfirmed).min(SLICE);
-        let (mut sent, mut bytes) = (0, 0);
-        let mut after = next.max(self.own.lacked_from(at));
-        for (position, entry) in self.own.lacked_after(at, after) {
-            if sent >= room || bytes >= SLICE_BYTES {
-                break;
-            }
-            sent += 1;
-            bytes += entry.size();
-            after = position + 1;
-            self.outbox.push_back(Send {
-                peer: at,
-                own: true,
-                position,
-            });
-        }
-        let done = self.own.lacked_after(at, after).next().is_none();
-        let peer = &mut self.peers[at];
-        peer.unconfirmed += sent;
-        peer.link = if done {
-            Link::Closing
-        } else {
-            Link::Replaying { next: after }
-        };
-    }
-
-    /// The next message that is to be sent, and to which peer. All of them are to be sent in the turn of the loop in
-    /// which they are told.
-    pub fn next_send(&mut self) -> Option<(usize, Kept<'_>)> {
-        loop {
-            let send = self.outbox.pop_front()?;
-            let log = if send.own { &self.own } else { &self.foreign };
-            if let Some(kept) = log.kept(send.position) {
-                self.replayed[send.peer] += 1;
-                return Some((send.peer, kept));
-            }
-        }
-    }
-
-    /// Whether there is anything to send.
-    pub fn has_sends(&self) -> bool {
-        !self.outbox.is_empty()
-    }
-
     /// Whether peers are to be told now what was seen here. Says so once.
     pub fn report_due(&mut self, now: Now) -> bool {
         let every = if self.news { REPORT_MS } else { REPORT_IDLE_MS };
@@ -481,35 +269,5 @@ impl Replication {
             void.insert(number.seq);
         }
         report::write(self.epoch, now.wall_ms, &void, &self.seen)
-    }
-
-    /// What is to be counted for each peer.
-    pub fn totals(&self) -> impl Iterator<Item = Totals> {
-        self.peers.iter().enumerate().map(|(at, peer)| Totals {
-            replayed: self.replayed[at],
-            lost: peer.lost + peer.evicted.count(),
-            backlog: self.own.lacked(at),
-            filling: peer.warned,
-        })
-    }
-
-    /// What is to be said of a peer; each once.
-    pub fn take_notice(&mut self) -> Option<(usize, Notice)> {
-        for (at, peer) in self.peers.iter_mut().enumerate() {
-            let filled = self.own.filled_for(at);
-            if !peer.warned && filled >= WARN_AT {
-                peer.warned = true;
-                return Some((at, Notice::Filling(self.own.lacked(at))));
-            }
-            if !peer.losing && !peer.evicted.is_empty() {
-                peer.losing = true;
-                return Some((at, Notice::Losing));
-            }
-            if peer.warned && filled < CALM_AT {
-                (peer.warned, peer.losing) = (false, false);
-                return Some((at, Notice::Calm(peer.lost + peer.evicted.count())));
-            }
-        }
-        None
     }
 }

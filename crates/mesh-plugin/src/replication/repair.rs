@@ -1,8 +1,9 @@
 //! Repair: what a peer tells that it has seen, and what is sent to it again because of that.
 
 use super::links::Link;
+use super::replay::{Send, WINDOW};
 use super::seen::Ranges;
-use super::{Now, Replication, Report, Send, WINDOW};
+use super::{Now, Replication, Report};
 
 /// So many repaired messages may be on their way to a peer. It becomes less while the broker drops them, and more
 /// while they arrive.
