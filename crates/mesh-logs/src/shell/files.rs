@@ -27,8 +27,8 @@ const FORGET_AFTER_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
 /// A file that is this far ahead of another one waits for it.
 const AHEAD_US: i64 = 1_000_000;
 
-/// But it does not wait for more turns than this, whatever times its lines tell.
-const MOST_WAITS: u8 = 20;
+/// But it does not wait for longer than this, whatever times its lines tell.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The files of one source.
 struct Group {
@@ -44,20 +44,23 @@ struct Turn {
     tail: Tail,
     /// Whether it is known to have more to be read.
     more: bool,
-    /// The turns for which it has waited for others.
-    waits: u8,
+    /// Since when it waits for others.
+    waits_since: Option<Instant>,
 }
 
 impl Turn {
     /// Whether it waits this time for a file whose last line is of the time `behind`.
     fn waits_for(&mut self, behind: Option<i64>) -> bool {
         let is_ahead = behind.is_some_and(|behind| self.tail.last_key() > behind.saturating_add(AHEAD_US));
-        self.waits = if self.more && is_ahead && self.waits < MOST_WAITS {
-            self.waits + 1
-        } else {
-            0
-        };
-        self.waits > 0
+        if !(self.more && is_ahead) {
+            self.waits_since = None;
+            return false;
+        }
+        let waits = self.waits_since.get_or_insert_with(Instant::now).elapsed() < LONGEST_WAIT;
+        if !waits {
+            self.waits_since = None;
+        }
+        waits
     }
 }
 
@@ -155,7 +158,7 @@ impl Group {
         let turn = Turn {
             tail: Tail::new(path.clone(), Intake::new(&self.source, state), grace),
             more: false,
-            waits: 0,
+            waits_since: None,
         };
         self.tails.insert(path, turn);
         Ok(())
