@@ -27,8 +27,8 @@ use shell::pipeline::{Pipeline, in_full};
 use shell::status::Status;
 use shell::{api, feed, files, journal, mqtt};
 
-/// Chunks between the sources and the pipeline. Each may have some megabytes.
-const CHANNEL: usize = 2;
+/// Chunks between the sources and the pipeline. Most have some hundred lines.
+const CHANNEL: usize = 8;
 
 /// Reads the sources of `config` into its database, and answers on `listener`, until `shutdown` completes.
 ///

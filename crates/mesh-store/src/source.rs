@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use crate::error::{StoreError, While};
+use crate::insert::{Forms, Insert, Statement};
 
 /// How far one stream of lines has been read, and what was counted on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,31 +73,37 @@ impl SourceState {
             read_ns: row.try_get("read_ns")?,
         })
     }
+}
 
-    pub(crate) async fn save(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE source SET device = ?, inode = ?, head_bytes = ?, head_hash = ?, position = ?, modified_ns = ?, \
-             journal = ?, last_key = ?, lines = ?, bytes = ?, unparsed = ?, gaps = ?, read_ns = ? WHERE id = ?",
-        )
-        .bind(signed(self.device))
-        .bind(signed(self.inode))
-        .bind(i64::from(self.head_bytes))
-        .bind(signed(self.head_hash))
-        .bind(signed(self.position))
-        .bind(self.modified_ns)
-        .bind(&self.journal)
-        .bind(self.last_key)
-        .bind(signed(self.lines))
-        .bind(signed(self.bytes))
-        .bind(signed(self.unparsed))
-        .bind(signed(self.gaps))
-        .bind(self.read_ns)
-        .bind(self.id)
-        .execute(connection)
-        .await
-        .during("save how far a source was read")?;
-        Ok(())
-    }
+/// How far the streams of a batch were read, in one statement: there may be many.
+const PLACES: Statement<'static> = Statement {
+    into: "UPDATE source SET device = column2, inode = column3, head_bytes = column4, head_hash = column5, \
+           position = column6, modified_ns = column7, journal = column8, last_key = column9, lines = column10, \
+           bytes = column11, unparsed = column12, gaps = column13, read_ns = column14 FROM (",
+    columns: 14,
+    forms: Forms::Filled(&[256, 64, 16, 4, 1]),
+    then: ") WHERE id = column1",
+};
+
+/// Saves how far each of `sources` was read.
+pub(crate) fn places(sources: &[SourceState]) -> impl Iterator<Item = Insert> + '_ {
+    PLACES.of(sources, |update, source| {
+        update
+            .bind(source.id)
+            .bind(signed(source.device))
+            .bind(signed(source.inode))
+            .bind(i64::from(source.head_bytes))
+            .bind(signed(source.head_hash))
+            .bind(signed(source.position))
+            .bind(source.modified_ns)
+            .bind(source.journal.clone())
+            .bind(source.last_key)
+            .bind(signed(source.lines))
+            .bind(signed(source.bytes))
+            .bind(signed(source.unparsed))
+            .bind(signed(source.gaps))
+            .bind(source.read_ns)
+    })
 }
 
 /// Every stream that was ever read and not forgotten.

@@ -235,7 +235,8 @@ async fn write(
         .flat_map(|(place, rows)| insert::words(&parts[*place].words, rows));
     let inserts = insert::lines(rows, observed)
         .chain(words)
-        .chain(batch.sessions.inserts());
+        .chain(batch.sessions.inserts())
+        .chain(source::places(&batch.sources));
     insert::run(connection, inserts).await.during("store lines")?;
     let mut grown = Vec::new();
     for (place, rows) in in_parts {
@@ -243,9 +244,6 @@ async fn write(
         grown.push((place, rows.len() as i64));
     }
     batch.sessions.save_connections(connection).await?;
-    for source in &batch.sources {
-        source.save(connection).await?;
-    }
     if let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) {
         sqlx::query("INSERT INTO batch (observed_ns, first_id, last_id) VALUES (?, ?, ?)")
             .bind(observed)

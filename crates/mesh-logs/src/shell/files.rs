@@ -51,17 +51,18 @@ struct Turn {
 impl Turn {
     /// Whether it waits this time for a file whose last line is of the time `behind`.
     fn waits_for(&mut self, behind: Option<i64>) -> bool {
-        let is_ahead = behind.is_some_and(|behind| self.tail.last_key() > behind.saturating_add(AHEAD_US));
-        if !(self.more && is_ahead) {
-            self.waits_since = None;
-            return false;
-        }
-        let waits = self.waits_since.get_or_insert_with(Instant::now).elapsed() < LONGEST_WAIT;
-        if !waits {
-            self.waits_since = None;
-        }
+        let waited = self.waits_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let waits = self.more && waits(self.tail.last_key(), behind, waited);
+        self.waits_since = waits.then(|| self.waits_since.unwrap_or_else(Instant::now));
         waits
     }
+}
+
+/// Whether a file that has read up to the time `last`, and has waited for `waited`, goes on waiting for the one that has read
+/// up to `behind` only; times are those of lines, in microseconds.
+fn waits(last: i64, behind: Option<i64>, waited: Duration) -> bool {
+    let is_ahead = behind.is_some_and(|behind| last > behind.saturating_add(AHEAD_US));
+    is_ahead && waited < LONGEST_WAIT
 }
 
 /// Reads all file sources of `logs` until `token` is cancelled or the pipeline has ended.
@@ -246,4 +247,28 @@ fn originals(paths: Vec<PathBuf>) -> Vec<PathBuf> {
         .filter(|path| !is_predecessor(path) && !compressed(path))
         .cloned()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_ahead_waits_but_not_for_ever() {
+        let second = 1_000_000;
+        for (last, behind, waited, expected) in [
+            (10 * second, Some(8 * second), Duration::ZERO, true),
+            (10 * second, Some(9 * second), Duration::ZERO, false),
+            (10 * second, Some(10 * second), Duration::ZERO, false),
+            (10 * second, None, Duration::ZERO, false),
+            (10 * second, Some(8 * second), LONGEST_WAIT, false),
+            (i64::MAX, Some(i64::MAX), Duration::ZERO, false),
+        ] {
+            assert_eq!(
+                waits(last, behind, waited),
+                expected,
+                "{last} {behind:?} {waited:?}"
+            );
+        }
+    }
 }

@@ -55,3 +55,9 @@ pub fn cpu_of_process(pid: u32) -> Option<Duration> {
     });
     used.sum()
 }
+
+/// The processor time that the calling thread has had.
+pub(crate) fn cpu_of_thread() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

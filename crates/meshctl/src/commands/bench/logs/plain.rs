@@ -11,6 +11,7 @@ use mesh_store::{Query, Reader, Writer};
 use rusqlite::Connection;
 
 use super::report::Plain;
+use crate::commands::bench::usage;
 
 /// Rows of one transaction, as many as mesh-logs stores at once when it has a backlog.
 const BATCH: u32 = 8192;
@@ -25,24 +26,26 @@ pub(super) async fn measure(folder: &Path, rows: u64) -> anyhow::Result<Plain> {
     let reader = Reader::open(&folder.join("mesh.db")).await?;
     let mut connection = Connection::open(&path).context("cannot open the database")?;
     connection.execute_batch(
-        "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16000; PRAGMA wal_autocheckpoint = 2000; \
+        "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -12000; PRAGMA wal_autocheckpoint = 2000; \
          PRAGMA journal_size_limit = 67108864",
     )?;
     let mut sessions = Sessions::open(&folder.join("mesh.db"))?;
-    let (mut place, mut inserted, mut took) = (Place::After(i64::MIN), 0, Duration::ZERO);
+    let (mut place, mut inserted, mut took, mut cpu) =
+        (Place::After(i64::MIN), 0, Duration::ZERO, Duration::ZERO);
     while inserted < rows {
         let page = reader.page(&Query::default(), place, BATCH).await?;
         let Some(last) = page.rows.last() else { break };
         place = Place::After(last.id);
         let batch: Vec<NewRow> = page.rows.into_iter().map(NewRow::from_stored).collect();
         let of_clients = sessions.next(batch.len() as u64, rows)?;
-        let began = Instant::now();
+        let (began, cpu_before) = (Instant::now(), usage::cpu_of_thread());
         let part = inserted / PART + 1;
         connection.execute_batch(&format!(
             "CREATE VIRTUAL TABLE IF NOT EXISTS words_{part} USING fts5 (text, content = '', columnsize = 0)"
         ))?;
         insert(&mut connection, &batch, part, &of_clients)?;
         took += began.elapsed();
+        cpu += usage::cpu_of_thread() - cpu_before;
         inserted += batch.len() as u64;
     }
     reader.close().await;
@@ -50,6 +53,7 @@ pub(super) async fn measure(folder: &Path, rows: u64) -> anyhow::Result<Plain> {
         rows: inserted,
         seconds: took.as_secs_f64(),
         rows_per_s: inserted as f64 / took.as_secs_f64(),
+        cpu_s: cpu.as_secs_f64(),
     })
 }
 

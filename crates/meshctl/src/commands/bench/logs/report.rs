@@ -51,6 +51,7 @@ pub(super) struct Plain {
     pub(super) rows: u64,
     pub(super) seconds: f64,
     pub(super) rows_per_s: f64,
+    pub(super) cpu_s: f64,
 }
 
 /// The shipper.
@@ -129,7 +130,7 @@ impl Report {
             plain.rows.to_string(),
             format!("{:.1}", plain.seconds),
             format!("{:.0}", plain.rows_per_s),
-            "-".to_owned(),
+            format!("{:.1}", plain.cpu_s),
             "-".to_owned(),
         ]);
         let shipper = &self.shipper;
