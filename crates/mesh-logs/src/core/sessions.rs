@@ -17,6 +17,9 @@ use super::fact::{Connected, Fact};
 /// How long one line may be behind another of the same connection.
 const APART_NS: i64 = 120 * 1_000_000_000;
 
+/// Times of lines are in whole seconds.
+const TICK_NS: i64 = 1_000_000_000;
+
 /// What never found its other half is forgotten, the oldest first, beyond so many.
 const MOST_WAITING: usize = 100_000;
 
@@ -40,6 +43,8 @@ pub struct Tracker {
     proxied: BTreeMap<(i64, i64), ProxiedConnection>,
     /// Those whose session is not known, by broker and the address that it sees.
     without_session: HashMap<Client, (i64, i64)>,
+    /// When those of them ended that are over: the broker's lines may still come.
+    closed: HashMap<(i64, i64), i64>,
     next_id: i64,
     changed: BTreeSet<i64>,
     changed_proxied: BTreeSet<(i64, i64)>,
@@ -68,6 +73,7 @@ impl Tracker {
             without_address: HashMap::new(),
             proxied: BTreeMap::new(),
             without_session: HashMap::new(),
+            closed: HashMap::new(),
             next_id,
             changed: BTreeSet::new(),
             changed_proxied: BTreeSet::new(),
@@ -138,7 +144,7 @@ impl Tracker {
                 },
                 _,
             ) => self.proxied((source, number), broker_addr, upstream, time_ns),
-            (Fact::Closed { number }, _) => self.forget_proxied((source, number)),
+            (Fact::Closed { number }, _) => self.closed((source, number), time_ns),
             (
                 Fact::Connected(_) | Fact::Disconnected { .. } | Fact::BrokerStarts | Fact::BrokerStops,
                 None,
@@ -159,7 +165,8 @@ impl Tracker {
         let known = self.without_session.get(&address).copied();
         let known = known
             .and_then(|key| self.proxied.get(&key))
-            .filter(|proxied| is_near(proxied.time_ns, time_ns));
+            .filter(|proxied| is_near(proxied.time_ns, time_ns))
+            .filter(|proxied| !self.was_over((proxied.source, proxied.number), time_ns));
         let mut remote_addr = known.map(|proxied| proxied.remote_addr.clone());
         if let Some(key) = known.map(|proxied| (proxied.source, proxied.number)) {
             self.forget_proxied(key);
@@ -279,11 +286,29 @@ impl Tracker {
         }
     }
 
+    /// One that reached a broker may have a session of which nothing has been read yet: of two files, the balancer's may be
+    /// ahead.
+    fn closed(&mut self, key: (i64, i64), time_ns: i64) {
+        match self.proxied.get(&key) {
+            Some(connection) if connection.broker_addr.is_some() => {
+                self.closed.insert(key, time_ns);
+            }
+            _ => self.forget_proxied(key),
+        }
+    }
+
+    /// Whether a connection was over at this time, so that whoever came from its address then came over another one.
+    fn was_over(&self, key: (i64, i64), time_ns: i64) -> bool {
+        let closed = self.closed.get(&key);
+        closed.is_some_and(|closed| closed.saturating_add(TICK_NS) < time_ns)
+    }
+
     fn broker_of(&self, connection: &ProxiedConnection) -> Option<Arc<str>> {
         self.brokers.get(connection.upstream.as_ref()?).cloned()
     }
 
     fn forget_proxied(&mut self, key: (i64, i64)) {
+        self.closed.remove(&key);
         if let Some(connection) = self.proxied.remove(&key) {
             if let (Some(broker), Some(address)) = (self.broker_of(&connection), connection.broker_addr) {
                 let address = (broker, address);

@@ -143,6 +143,44 @@ fn an_address_of_another_broker_or_of_long_ago_is_not_taken() {
 }
 
 #[test]
+fn a_short_session_has_its_address_also_where_nginx_has_told_its_end_before_the_broker_its_beginning() {
+    for restarts in [false, true] {
+        let mut rig = Rig::new();
+        for fact in through_nginx(5, 4000, 1) {
+            rig.apply(fact, "nginx", 10);
+        }
+        rig.apply(Fact::Closed { number: 5 }, "nginx", 11);
+        if restarts {
+            rig.restart();
+        }
+        rig.apply(connect("a", 4000), "broker1", 10);
+        rig.apply(disconnect("a"), "broker1", 11);
+        assert_eq!(rig.session(1).remote_addr.as_deref(), Some("192.168.1.9:5"));
+        assert!(rig.waiting.is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_is_used_again_is_that_of_the_later_connection() {
+    let mut rig = Rig::new();
+    for fact in through_nginx(5, 4000, 1) {
+        rig.apply(fact, "nginx", 10);
+    }
+    rig.apply(Fact::Closed { number: 5 }, "nginx", 11);
+    // It comes over the next connection, of which Nginx's lines are read later.
+    rig.apply(connect("b", 4000), "broker1", 20);
+    assert_eq!(rig.session(1).remote_addr, None);
+    for fact in through_nginx(6, 4000, 1) {
+        rig.apply(fact, "nginx", 20);
+    }
+    assert_eq!(rig.session(1).remote_addr.as_deref(), Some("192.168.1.9:6"));
+    // Nobody logged in over the first, which is known when it is old.
+    rig.apply(connect("c", 4001), "broker1", 1000);
+    rig.store();
+    assert!(rig.waiting.is_empty() && rig.tracker.closed.is_empty());
+}
+
+#[test]
 fn sessions_end_with_their_reason() {
     let mut rig = Rig::new();
     rig.apply(connect("a", 1), "broker1", 1);
