@@ -259,3 +259,41 @@ fn harmless(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(severity: Severity) -> LogRow {
+        LogRow {
+            id: 1,
+            time_ns: 0,
+            observed_ns: 0,
+            severity,
+            severity_text: severity.name(),
+            body: "words".to_owned(),
+            attributes: None,
+            event: None,
+            node: None,
+            broker: None,
+            service: "mosquitto".to_owned(),
+            client_id: None,
+            source: None,
+        }
+    }
+
+    #[test]
+    fn colours_tell_how_severe_a_line_is_on_a_terminal_only() {
+        let on = |colours| Printer { json: false, colours };
+        for (severity, begin) in [
+            (Severity::DEBUG, "\x1b[2m"),
+            (Severity::WARN, "\x1b[33m"),
+            (Severity::ERROR, "\x1b[1;31m"),
+        ] {
+            let line = on(true).line(&row(severity));
+            assert!(line.ends_with(&format!(": {begin}words\x1b[0m\n")), "{line:?}");
+            assert!(!on(false).line(&row(severity)).contains('\x1b'));
+        }
+        assert!(!on(true).line(&row(Severity::INFO)).contains('\x1b'));
+    }
+}
