@@ -9,11 +9,8 @@
 # --out DIR     where they are put; what is there of earlier versions goes
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 profile=release
 revision=1

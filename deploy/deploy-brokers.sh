@@ -15,23 +15,9 @@
 # BROKER           only these
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/lib/brokers.sh
-. "$checkout/deploy/lib/brokers.sh"
-# shellcheck source=deploy/lib/multipass.sh
-. "$checkout/deploy/lib/multipass.sh"
-# shellcheck source=deploy/lib/journals.sh
-. "$checkout/deploy/lib/journals.sh"
-# shellcheck source=deploy/lib/access.sh
-. "$checkout/deploy/lib/access.sh"
-# shellcheck source=deploy/lib/change.sh
-. "$checkout/deploy/lib/change.sh"
-# shellcheck source=deploy/lib/carry.sh
-. "$checkout/deploy/lib/carry.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+on_macos mac_deploy "$@"
 
 packages=${CARGO_TARGET_DIR:-$checkout/target}/debian
 named=()
@@ -132,8 +118,13 @@ configure() {
 hand_over() {
   [ "$(primary)" = "$1" ] || return 0
   say "$1 serves; its clients go to another broker first"
-  meshctl drain --config "$mesh_toml" "$1" >/dev/null || fail "$1 serves, and no other broker can; bring one up first"
+  # The others may have been started a moment ago.
+  within 120 may_drain "$1" || fail "$1 serves, and no other broker can; bring one up first"
   within 120 is_drained "$1" || fail "$1 did not hand over its clients within two minutes; see meshctl status"
+}
+
+may_drain() {
+  meshctl drain --config "$mesh_toml" "$1" >/dev/null 2>&1
 }
 
 is_drained() {
@@ -149,8 +140,10 @@ restart() {
   }
 }
 
-is_healthy() {
-  status_row "$1" | grep -q ' healthy '
+# is_ready BROKER: may clients be sent to it?
+is_ready() {
+  local row
+  row=$(status_row "$1") && [[ $row == *' healthy '* && $row != *'not in sync'* ]]
 }
 
 # lay_out BROKER: its machine gets all that it lacks; nothing of it is in use yet. `changed` says that Mosquitto has to be
@@ -164,29 +157,27 @@ lay_out() {
   configure "$1"
 }
 
-# prepare BROKER…: of these, the machines on which nobody is served yet are made and laid out, all at once, since that is
-# what takes long. `prepared` are their names.
+# prepare BROKER: its machine is made and laid out.
 prepare() {
-  local broker start=$SECONDS tries=() failed=''
+  local start=$SECONDS
+  log=$(mktemp)
+  reach "$1"
+  say "it can be a broker ($((SECONDS - start)) s)"
+  lay_out "$1"
+  say "it has its packages and files ($((SECONDS - start)) s)"
+  rm -f "$log"
+}
+
+# prepare_idle BROKER…: those on which nobody is served yet are prepared all at once, since that is what takes long.
+# `prepared` are their names.
+prepare_idle() {
+  local broker idle=()
   for broker in "$@"; do
-    ! answers "$broker" || continue
-    {
-      {
-        log=$(mktemp)
-        reach "$broker"
-        say "it can be a broker ($((SECONDS - start)) s)"
-        lay_out "$broker"
-        say "it has its packages and files ($((SECONDS - start)) s)"
-        rm -f "$log"
-      } 2>&1 | sed -u "s/^ */      $broker: /"
-    } &
-    tries+=("$! $broker")
-    prepared="$prepared $broker "
+    answers "$broker" || idle+=("$broker")
   done
-  for broker in "${tries[@]+"${tries[@]}"}"; do
-    wait "${broker% *}" || failed="$failed${broker#* } "
-  done
+  at_once prepare "${idle[@]+"${idle[@]}"}"
   [ -z "$failed" ] || fail "${failed}cannot be prepared, see above; when that is mended, run this again"
+  prepared=" ${idle[*]-} "
 }
 
 # deploy BROKER: all of it.
@@ -226,7 +217,7 @@ deploy() {
     meshctl enable --config "$mesh_toml" "$broker" >/dev/null
   fi
   # Before the next one goes, this one must be able to serve.
-  [ -z "$(primary)" ] || within 120 is_healthy "$broker" || fail "$broker is not healthy after two minutes; see meshctl status"
+  [ -z "$(primary)" ] || within 120 is_ready "$broker" || fail "$broker is not healthy and in sync after two minutes; see meshctl status"
   say "$broker runs at $(address_of "$broker"):$(port_of "$broker"), and messages pass"
 }
 
@@ -248,9 +239,8 @@ need_access nginx $(inventory | sed 's/ .*//')
 prepare_journals
 steps $(($(printf '%s\n' "$brokers" | wc -l) + 1))
 step "Machines on which nobody is served yet"
-prepared=''
 # shellcheck disable=SC2086 # they are words
-prepare $brokers
+prepare_idle $brokers
 for broker in $brokers; do
   step "$broker"
   deploy "$broker"

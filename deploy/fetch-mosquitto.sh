@@ -7,9 +7,8 @@
 # packages into folders of its own and checks them against the suite's signature. What is there already stays.
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 [ $# -eq 2 ] || fail "needs a suite and a folder; see the head of this script"
 suite=$1

@@ -9,19 +9,9 @@
 # and fails, and the balancer has its certificate all the same.
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/lib/brokers.sh
-. "$checkout/deploy/lib/brokers.sh"
-# shellcheck source=deploy/lib/access.sh
-. "$checkout/deploy/lib/access.sh"
-# shellcheck source=deploy/lib/change.sh
-. "$checkout/deploy/lib/change.sh"
-# shellcheck source=deploy/lib/carry.sh
-. "$checkout/deploy/lib/carry.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+on_macos mac_renew "$@"
 
 case ${1-} in
   '') ;;

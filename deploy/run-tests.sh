@@ -15,11 +15,8 @@
 #             mend it. Machines are reached as deploy-brokers.sh does, and need nftables to be cut off; clients log in as NAME.
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 filters=()
 scenarios=()
@@ -203,6 +200,7 @@ test_services() {
   deploy/tests/vm.sh || fail "the scenarios do not hold on machines of their own, see above"
   deploy/tests/docker.sh || fail "docker-compose.test.yml does not do what it should, see above"
   deploy/tests/multipass.sh || fail "the deployment by Multipass does not do what it should, see above"
+  deploy/tests/macos.sh || fail "the deployment on a Mac does not do what it should, see above"
 }
 
 # In the whole run each scenario once: in namespaces what needs a network to break, where those can be, the rest on

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this machine the one in front of the brokers: installs the package mqtt-mesh-host with its Nginx, the clients that
 # the other scripts use, Multipass, and makes the bridge that the brokers' virtual machines are on. What is there already
-# stays; nothing is started.
+# stays; nothing is started. On a Mac that machine is a virtual one, mesh-host, which is made first.
 #
 #   ./deploy/setup-environment.sh [--packages DIR] [--no-multipass]
 #
@@ -9,15 +9,9 @@
 # --no-multipass   the brokers' machines are others, for deploy-brokers.sh --ssh
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/lib/brokers.sh
-. "$checkout/deploy/lib/brokers.sh"
-# shellcheck source=deploy/lib/multipass.sh
-. "$checkout/deploy/lib/multipass.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+on_macos mac_setup "$@"
 
 packages=''
 multipass=yes

@@ -4,15 +4,9 @@
 #   ./deploy/show-brokers.sh
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/lib/brokers.sh
-. "$checkout/deploy/lib/brokers.sh"
-# shellcheck source=deploy/lib/multipass.sh
-. "$checkout/deploy/lib/multipass.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+on_macos mac_show "$@"
 
 case ${1-} in
   '') ;;
@@ -26,8 +20,8 @@ esac
 need_mesh
 found multipass || fail "Multipass is not here; run ./deploy/setup-environment.sh"
 render
-printf '%-12s %-16s %-10s %s\n' BROKER ADDRESS STATE 'ADDRESSES AS MULTIPASS REPORTS THEM'
+show_machine BROKER ADDRESS STATE 'ADDRESSES AS MULTIPASS REPORTS THEM'
 inventory | while read -r broker address _; do
-  addresses=$(multipass info "$broker" --format csv 2>/dev/null </dev/null | sed -n '2s/^[^,]*,[^,]*,"\{0,1\}\([0-9.,]*\).*/\1/p' || true)
-  printf '%-12s %-16s %-10s %s\n' "$broker" "$address" "$(vm_state "$broker")" "${addresses:--}"
+  addresses=$(vm_addresses "$broker")
+  show_machine "$broker" "$address" "$(vm_state "$broker")" "${addresses:--}"
 done

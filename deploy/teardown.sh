@@ -7,15 +7,9 @@
 # --purge   mesh.toml, the passwords and the state too
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
-# shellcheck source=deploy/lib/packages.sh
-. "$checkout/deploy/lib/packages.sh"
-# shellcheck source=deploy/lib/brokers.sh
-. "$checkout/deploy/lib/brokers.sh"
-# shellcheck source=deploy/lib/multipass.sh
-. "$checkout/deploy/lib/multipass.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
+on_macos mac_teardown "$@"
 
 how=remove
 case ${1-} in
@@ -35,9 +29,7 @@ if found multipass && found meshctl; then
   need_mesh
   render
   for broker in $(inventory | sed 's/ .*//'); do
-    [ "$(vm_state "$broker")" != Missing ] || continue
-    say "$broker"
-    multipass delete --purge "$broker" >/dev/null </dev/null || fail "Multipass cannot delete $broker, see above"
+    delete_vm "$broker"
   done
 fi
 step "The bridge"

@@ -6,9 +6,8 @@
 # Where a version cannot be had, it is skipped and the reason is printed.
 set -euo pipefail
 
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=deploy/lib/say.sh
-. "$checkout/deploy/lib/say.sh"
+# shellcheck source=deploy/lib/all.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/all.sh"
 
 suites=()
 while [ "${1-}" = --suite ]; do
@@ -20,8 +19,8 @@ done
 # Everything that goes through the plugin inside a real broker.
 suite_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
-    local names='plugin_.*|exactly_once|storm|bounds|salvage|failover|retained.*|wills|replication|history.*'
-    cargo nextest run --locked --no-fail-fast -E "package(mesh-lab) & binary(/^($names)$/)" "$@"
+    local binaries='plugin_.*|exactly_once|storm|bounds|salvage|failover|retained.*|wills|replication|history.*'
+    cargo nextest run --locked --no-fail-fast -E "package(mesh-lab) & binary(/^($binaries)$/)" "$@"
   else
     local tests=()
     for name in 'plugin_*' exactly_once storm bounds salvage failover 'retained*' wills replication 'history*'; do

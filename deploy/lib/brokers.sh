@@ -108,6 +108,27 @@ answers() {
   (: <"/dev/tcp/$(address_of "$1")/$(port_of "$1")") 2>/dev/null
 }
 
+# at_once COMMAND NAME…: runs it with each name, all at the same time; what it says is said under the name. `failed` are the
+# names with which it failed, a space after each.
+at_once() {
+  local command=$1 name tries=()
+  shift
+  failed=''
+  for name in "$@"; do
+    { "$command" "$name" 2>&1 | say_of "$name"; } &
+    tries+=("$! $name")
+  done
+  for name in "${tries[@]+"${tries[@]}"}"; do
+    wait "${name%% *}" || failed="$failed${name#* } "
+  done
+}
+
+# say_of NAME: says each line of standard input, as it comes.
+say_of() {
+  local line
+  while read -r line; do say "$1: $line"; done
+}
+
 # within SECONDS COMMAND…: waits until the command succeeds; false if it does not.
 within() {
   local end=$((SECONDS + $1))

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The brokers' machines as Multipass's virtual machines. Needs say.sh, packages.sh and brokers.sh.
+# The brokers' machines as Multipass's virtual machines. Needs say.sh, packages.sh and brokers.sh, and on a Mac macos.sh.
 
 # The bridge of the host that the machines' second interface is on; setup-environment.sh makes it.
 vm_bridge=mqttbr0
@@ -23,15 +23,37 @@ vm_state() {
   fi
 }
 
-# make_vm BROKER: launches it. The snap cannot read files outside of the home folder, so cloud-init's come by pipe.
-make_vm() {
-  local mac vm_log
-  vm_log=$(mktemp)
+# vm_address BROKER: where Multipass reaches it; nothing while it does not run.
+vm_address() {
+  multipass info "$1" --format csv 2>/dev/null </dev/null | sed -n '2s/^[^,]*,[^,]*,\([0-9.]*\),.*/\1/p' || true
+}
+
+# vm_addresses BROKER: all of its addresses that Multipass knows.
+vm_addresses() {
+  multipass list --format csv 2>/dev/null </dev/null | sed -n "s/^$1,.*,\"\([^\"]*\)\"\$/\1/p" || true
+}
+
+# show_machine NAME ADDRESS STATE ADDRESSES: a line of a table.
+show_machine() {
+  printf '%-12s %-16s %-10s %s\n' "$@"
+}
+
+# launch_on_bridge BROKER: with a second interface there. The snap cannot read files outside of the home folder, so
+# cloud-init's come by pipe.
+launch_on_bridge() {
+  local mac
   mac=$(inventory | sed -n "s/^$1 .* //p")
-  say "making the virtual machine $1; this takes a minute or two"
   as_root cat "${rendered:?render comes first}/$1/cloud-init.yaml" |
     multipass launch --name "$1" --cpus "$vm_cpus" --memory "$vm_memory" --disk "$vm_disk" --timeout 600 \
-      --network "name=$vm_bridge,mode=manual,mac=$mac" --cloud-init - "$vm_image" >"$vm_log" 2>&1 || {
+      --network "name=$vm_bridge,mode=manual,mac=$mac" --cloud-init - "$vm_image"
+}
+
+make_vm() {
+  local vm_log launch=launch_on_bridge
+  vm_log=$(mktemp)
+  ! is_mac || launch=mac_launch
+  say "making the virtual machine $1; this takes a minute or two"
+  "$launch" "$1" >"$vm_log" 2>&1 || {
     tail -n 5 "$vm_log" >&2
     fail "Multipass cannot launch $1, see above; when that is mended, run this again"
   }
@@ -57,17 +79,27 @@ bring_up_vm() {
   esac
   within 60 is_made "$1" || {
     # What was never finished has nothing to lose; a broker may have.
-    ! multipass exec "$1" -- sudo test -e /etc/mesh/mosquitto.conf 2>/dev/null </dev/null ||
-      fail "$1 was a broker and does not take its address any more; see: multipass exec $1 -- networkctl status --all"
+    ! multipass exec "$1" -- sudo test -e /etc/mesh/mosquitto.conf -o -e /etc/mesh/mesh.toml 2>/dev/null </dev/null ||
+      fail "$1 was in use and does not take its address any more; see: multipass exec $1 -- networkctl status --all"
     say "$1 was never finished: it is made again"
-    multipass delete --purge "$1" >/dev/null </dev/null || fail "Multipass cannot delete $1, see above"
+    delete_vm "$1"
     make_vm "$1"
     within 60 is_made "$1" || fail "$1 does not take its address; see: multipass exec $1 -- cloud-init status --long"
   }
 }
 
+delete_vm() {
+  [ "$(vm_state "$1")" != Missing ] || return 0
+  say "$1 is deleted"
+  multipass delete --purge "$1" >/dev/null </dev/null || fail "Multipass cannot delete $1, see above"
+}
+
 # is_made BROKER: has cloud-init ended, and the machine its address? `launch` goes well also where that failed.
 is_made() {
   multipass exec "$1" -- sudo cloud-init status --wait >/dev/null 2>&1 </dev/null || return 1
+  if is_mac; then
+    [ -n "$(vm_address "$1")" ]
+    return
+  fi
   multipass exec "$1" -- ip -4 -brief address show 2>/dev/null </dev/null | grep -q -F " $(address_of "$1")/"
 }

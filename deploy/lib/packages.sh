@@ -8,6 +8,10 @@ found() {
   PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" command -v "$1" >/dev/null 2>&1
 }
 
+is_mac() {
+  [ "$(uname)" = Darwin ]
+}
+
 # as_root COMMAND…: runs it as root.
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then

@@ -4,7 +4,9 @@
 
 : "${checkout:?the script that sources this names the checkout}"
 : "${machines:?machines.sh is sourced before}"
-packages=${CARGO_TARGET_DIR:-$checkout/target}/debian-tests
+
+# Each run has packages of its own, so that several may run at once.
+packages=${CARGO_TARGET_DIR:-$checkout/target}/debian-tests-${MESH_TEST_RUN:-$$}
 
 # prepare [--release]: outside of the machines' world, which has no network: what is fetched and built. Ends the script
 # where there can be no machines.
@@ -22,6 +24,12 @@ prepare() {
     exit 0
   }
   need_machines
+  sweep_packages
+  trap 'rm -rf "$packages"' EXIT
+  # cargo-deb puts together what it packs in one place.
+  mkdir -p "$packages"
+  exec 9>"${packages%/*}/debian-tests.lock"
+  flock 9
   # The second is what an upgrade brings.
   for revision in 1 2; do
     "$checkout/deploy/build-packages.sh" "$profile" --revision "$revision" --out "$packages/$revision" >"$said" 2>&1 || {
@@ -29,7 +37,16 @@ prepare() {
       fail "the packages cannot be built, see above"
     }
   done
+  exec 9>&-
   rm -f "$said"
+}
+
+# sweep_packages: removes those of runs that were killed.
+sweep_packages() {
+  local folder
+  for folder in "${packages%-*}"-*; do
+    [ -d "/proc/${folder##*-}" ] || rm -rf "$folder"
+  done
 }
 
 # begin_network BROKERS: starts the host, and a machine for each broker.
@@ -56,9 +73,12 @@ install_on() {
   }
 }
 
+# The machine that the services are on.
+front=host
+
 # unit NAME PROPERTY: what systemd says of a unit of the host.
 unit() {
-  on host systemctl show --value --property "$2" "$1"
+  on "$front" systemctl show --value --property "$2" "$1"
 }
 
 is() {
@@ -67,7 +87,7 @@ is() {
 
 # status EXPRESSION…: what mesh-health says, by expressions of Python over its answer `s`.
 status() {
-  on host sh -c 'meshctl status --json | python3 -c "
+  on "$front" sh -c 'meshctl status --json | python3 -c "
 import json, sys
 s = json.load(sys.stdin)
 print(*[eval(expression) for expression in sys.argv[1:]])" "$@"' - "$@"

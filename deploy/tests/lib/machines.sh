@@ -60,6 +60,7 @@ in_machines() {
 }
 
 leave_machines() {
+  rm -rf "${packages:?host.sh names them}"
   # With unshare the kernel ends the first process inside, and with that one all the others.
   [ -z "${inside-}" ] || kill -KILL "$inside" 2>/dev/null || true
   local tries=0

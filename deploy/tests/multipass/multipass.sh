@@ -2,7 +2,8 @@
 # Stands in for Multipass in tests: its commands, as far as the scripts use them, over the machines of machines.sh. An
 # instance is a Debian with cloud-init, as an image of Multipass is an Ubuntu; what it prints and its exit codes are
 # those of Multipass 1.16. Traps of the real one that it keeps: `launch` succeeds though cloud-init has failed, a deleted
-# instance blocks its name, `exec` starts an instance that is stopped, and reads standard input.
+# instance blocks its name, `exec` starts an instance that is stopped, and reads standard input, and an instance that is
+# made anew has another address.
 set -euo pipefail
 
 # shellcheck source=deploy/tests/lib/all.sh
@@ -92,12 +93,13 @@ launch() {
     shift
   done
   [ "$(state "$name")" = Missing ] || no "instance \"$name\" already exists"
-  [ "$cloud" = - ] || no "the snap cannot read $cloud"
+  [ -z "$cloud" ] || [ "$cloud" = - ] || no "the snap cannot read $cloud"
 
   # Several may be launched at once.
   exec 8>"$machines/launching"
   flock 8
-  number=$(find "$instances" -mindepth 1 -maxdepth 1 | wc -l)
+  number=$(($(cat "$machines/launched" 2>/dev/null || echo 0) + 1))
+  printf '%s\n' "$number" >"$machines/launched"
   mkdir -p "$instances/$name"
   exec 8>&-
   printf '%s 52:54:00:97:00:%02x\n' "$own_bridge" "$number" >"$instances/$name/interfaces"
@@ -118,7 +120,7 @@ launch() {
   lay_machine "$name"
   local seed=$machines/$name/root/var/lib/cloud/seed/nocloud
   mkdir -p "$seed"
-  cat >"$seed/user-data"
+  if [ -n "$cloud" ]; then cat; else printf '#cloud-config\n'; fi >"$seed/user-data"
   printf 'instance-id: %s\nlocal-hostname: %s\n' "$name" "$name" >"$seed/meta-data"
   # The base has no other.
   printf '#cloud-config\nlocale: C.UTF-8\n' >"$seed/vendor-data"
@@ -131,8 +133,10 @@ info() {
   local name=$1
   [ "$(state "$name")" != Missing ] || no "instance \"$name\" does not exist"
   [ "${2-} ${3-}" = '--format csv' ] || no "this stand-in knows --format csv only"
-  printf 'Name,State,Ipv4,Release\n'
-  printf '%s,%s,"%s",Debian\n' "$name" "$(state "$name")" "$(addresses "$name" | paste -s -d ,)"
+  printf 'Name,State,Ipv4,Ipv6,Release,Image hash,Image release,Load,Disk usage,Disk total,Memory usage,Memory total,Mounts,'
+  printf 'AllIPv4,CPU(s),Snapshots\n'
+  printf '%s,%s,%s,,Debian,,,,,,,,,%s,,0\n' "$name" "$(state "$name")" "$(addresses "$name" | head -n 1)" \
+    "$(addresses "$name" | paste -s -d ';')"
 }
 
 list() {
@@ -181,7 +185,7 @@ case $command in
     [ "${1-}" != -- ] || shift
     need "$name"
     [ "$(state "$name")" = Running ] || start "$name"
-    on "$name" runuser -u ubuntu -- "$@"
+    on "$name" runuser -u ubuntu -- env HOME=/home/ubuntu "$@"
     ;;
   start | stop)
     need "$1"
