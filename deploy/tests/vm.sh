@@ -82,6 +82,15 @@ mends_when_interrupted() {
   eventually 120 "all is well" status_is 'ok 5' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")'
 }
 
+# The machine that runs the scenarios may have other users.
+keeps_password() {
+  kill -TERM "${watcher:?watch_command_lines comes first}"
+  wait "$watcher" || true
+  expect "clients of the scenarios were seen" grep -q -e '^[^ ]*mesh-scenarios' "$machines/cmdlines"
+  refuse "and their password was on no command line" \
+    grep -F -f "$machines/host/root/root/scenarios" "$machines/cmdlines"
+}
+
 if [ -z "${MESH_TEST_RUN-}" ]; then
   profile=--debug folder=debug ways=(ssh multipass) names=()
   for argument in "$@"; do
@@ -125,6 +134,7 @@ add_user
 put_programs
 eventually 60 "all is well" status_is 'ok 5' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")'
 [ $# -gt 0 ] || set -- replication retained failure client-failover network-recovery session-state conformance
+watch_command_lines
 for name in "$@"; do
   case $name in
     failure) scenario failure --every 8s --for 30s ;;
@@ -133,4 +143,5 @@ for name in "$@"; do
   ! is_cut || fail "the scenario $name has left a machine cut: $(cuts)"
 done
 mends_when_interrupted
+keeps_password
 say "$expected passed, 0 failed"

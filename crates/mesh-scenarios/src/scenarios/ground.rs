@@ -7,8 +7,10 @@ use mesh_chaos::Network;
 use mesh_lab::{Fault, Lab, wait_until};
 use mesh_model::snapshot::BrokerSnapshot;
 use mesh_model::{BrokerId, HealthStatus};
+use mesh_runtime::atomic_file;
 use mesh_runtime::mqtt::mqttbytes::v5::{ConnAck, Connect, LastWill};
 use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, Version, mqttbytes};
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -49,6 +51,9 @@ impl Door {
 pub(super) struct Ground {
     lab: Option<Lab>,
     network: Network,
+    /// Where `mosquitto_pub` and `mosquitto_sub` find a name and password: on their command lines every user of this
+    /// machine would see it.
+    clients: Option<TempDir>,
 }
 
 impl Ground {
@@ -75,12 +80,14 @@ impl Ground {
             return Ok(Self {
                 lab: None,
                 network: network.clone(),
+                clients: configure_clients(network.login())?,
             });
         }
         let lab = network(story, settings).await?;
         Ok(Self {
             network: Network::of(&lab),
             lab: Some(lab),
+            clients: None,
         })
     }
 
@@ -123,8 +130,8 @@ impl Ground {
         version: &str,
     ) -> anyhow::Result<Command> {
         let mut command = client::mosquitto(name, address, version)?;
-        if let Some((user, password)) = self.network.login() {
-            command.args(["-u", user, "-P", password]);
+        if let Some(folder) = &self.clients {
+            command.env("XDG_CONFIG_HOME", folder.path());
         }
         Ok(command)
     }
@@ -193,4 +200,17 @@ impl Ground {
             None => Ok(()),
         }
     }
+}
+
+/// A folder with the configuration of Mosquitto's clients, for this user only.
+fn configure_clients(login: &mesh_chaos::Login) -> anyhow::Result<Option<TempDir>> {
+    let Some((user, password)) = login else {
+        return Ok(None);
+    };
+    let folder = tempfile::tempdir().context("make a folder for the clients' configuration")?;
+    for client in ["mosquitto_pub", "mosquitto_sub"] {
+        let lines = format!("-u {user}\n-P {password}\n");
+        atomic_file::write(&folder.path().join(client), lines.as_bytes(), 0o600)?;
+    }
+    Ok(Some(folder))
 }
