@@ -130,7 +130,20 @@ is_sandboxed() {
     is_exposed_at_most 2.0 "$unit"
   done
   # Root, with the network: it signs, and logs in to brokers.
-  is_exposed_at_most 7.0 mesh-certs
+  is_exposed_at_most 5.5 mesh-certs
+  expect "and the snap of Multipass can begin in it, which goes back into the mounts of process 1" certs_may_leave_mounts
+}
+
+certs_may_leave_mounts() {
+  local folder=/run/systemd/system/mesh-certs.service.d result=0
+  on host mkdir -p "$folder"
+  printf '[Service]\nExecStart=\nExecStart=/usr/bin/nsenter --mount=/proc/1/ns/mnt true\n' |
+    on host tee "$folder/snap.conf" >/dev/null
+  on host systemctl daemon-reload
+  on host systemctl start mesh-certs || result=1
+  on host rm -r "$folder"
+  on host systemctl daemon-reload
+  return "$result"
 }
 
 # is_exposed_at_most LEVEL UNIT: as systemd-analyze judges the sandbox, from 0 to 10.
