@@ -152,6 +152,7 @@ lay_out() {
   changed='' files=''
   install_plugin "$1"
   ! carry_files "$1" passwords acl authority certificate key || files=yes
+  ! carry_named "$1" || changed=yes
   ! carry_directives "$1" || changed=yes
   ! give_dynamic_security "$1" || changed=yes
   configure "$1"

@@ -22,8 +22,8 @@ need_access() {
   need_first_user "$@"
   for name in "$@"; do
     while read -r kind path; do
-      # Own directives may be none, and with what a broker begins it may have begun.
-      case $kind in '' | directives | dynamic-security | database) continue ;; esac
+      # Own directives may be none, what they name may be there already, and with what a broker begins it may have begun.
+      case $kind in '' | directives | named | dynamic-security | database) continue ;; esac
       as_root test -f "$path" ||
         fail "mesh.toml names $path, which is not there; put it there, or take it out of $mesh_toml"
     done <<<"$(files_of "$name")"

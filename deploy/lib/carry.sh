@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What a broker's configuration names besides, carried to its machine for root and Mosquitto only: whom it lets in, by what
-# it is known, own directives; and what it only begins with, since it goes on to write that itself. Needs say.sh, packages.sh,
+# it is known, own directives and the files that these name; and what it only begins with, since it goes on to write that itself. Needs say.sh, packages.sh,
 # brokers.sh, access.sh and change.sh.
 
 : "${mesh_toml:?brokers.sh is sourced before}"
@@ -31,7 +31,8 @@ carry_files() {
   shift
   while read -r kind path; do
     case " $* " in
-      *" ${kind:-none} "*) paths+=("$path") ;;
+      # What own directives name its machine may have by itself.
+      *" ${kind:-none} "*) if [ "$kind" != named ] || as_root test -f "$path"; then paths+=("$path"); fi ;;
     esac
   done <<<"$(files_of "$broker")"
   [ "${#paths[@]}" -gt 0 ] || return 1
@@ -44,6 +45,23 @@ carry_files() {
     carried=yes
   done
   [ -n "$carried" ]
+}
+
+# carry_named BROKER: the files that its own directives name, where they are here and differ; true if any did. What is not here
+# its machine has to have.
+carry_named() {
+  local broker=$1 kind path
+  while read -r kind path; do
+    if [ "$kind" != named ] || as_root test -f "$path"; then continue; fi
+    on_broker "$broker" test -f "$path" </dev/null ||
+      fail "own directives of $broker name $path, which neither it nor this machine has; put it there, here or on $broker"
+  done <<<"$(files_of "$broker")"
+  carry_files "$broker" named || return 1
+  # So that it goes when the package is purged.
+  # shellcheck disable=SC2016 # it is the broker's shell that fills this in
+  files_of "$broker" | sed -n 's/^named //p' | on_broker "$broker" sh -c '
+    while IFS= read -r path; do grep -q -x -F -e "$path" "$1" 2>/dev/null || printf "%s\n" "$path" >>"$1"; done' - "$carried_list" ||
+    fail "$carried_list cannot be written on $broker"
 }
 
 # directives_in FOLDER LISTING: the paths of those listed.

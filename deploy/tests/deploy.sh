@@ -34,6 +34,10 @@ imports() {
     printf 'message_size_limit 250000\n' >"$etc/extra/$broker/own.conf"
   done
   printf 'listener 2883 192.168.100.11\n' >"$etc/extra/broker2/door.conf"
+  # One more door, with certificates that nothing but its own directives names.
+  "$checkout/deploy/make-certs.sh" "$etc/own" door=192.168.100.13 >/dev/null
+  printf '%s\n' 'listener 2884 192.168.100.13' 'certfile /etc/mesh/own/door.crt' 'keyfile /etc/mesh/own/door.key' \
+    >"$etc/extra/broker4/door.conf"
   mkdir "$etc/broker1"
   cp "$old/mosquitto.db" "$etc/broker1/"
   sed -i 's#^\[mosquitto\]#&\nextra_dir = "extra/{broker}"\nfirst_database = "{broker}/mosquitto.db"#' "$etc/mesh.toml"
@@ -49,6 +53,10 @@ has_imported() {
   done
   expect "own directives are in use" reaches host 192.168.100.11 2883
   refuse "where they are meant to be" reaches host 192.168.100.10 2883
+  expect "with the files that they name" shows 192.168.100.13:2884 own/door
+  expect "which are for root and Mosquitto only" \
+    test "$(on broker4 sh -c 'stat -c "%U %G %a" /etc/mesh/own/*' | sort -u)" = 'root mosquitto 640'
+  refuse "and no other broker has" on broker3 test -e /etc/mesh/own
   refuse "the database is not there to be given again" on host test -e /etc/mesh/broker1/mosquitto.db
 }
 
@@ -129,13 +137,13 @@ may_connect() {
   done
 }
 
-# shows ADDRESS NAME: is it the certificate of that name that is shown there?
+# shows ADDRESS NAME: is it the certificate of that name, below /etc/mesh, that is shown there?
 shows() {
   [ "$(on host openssl s_client -connect "$1" </dev/null 2>/dev/null | openssl x509 -noout -serial)" = "$(serial_of "$2")" ]
 }
 
 serial_of() {
-  openssl x509 -noout -serial -in "$machines/host/root/etc/mesh/tls/$1.crt"
+  openssl x509 -noout -serial -in "$machines/host/root/etc/mesh/$1.crt"
 }
 
 # Users come and go, and certificates are renewed, while a client stays where it is.
@@ -145,7 +153,7 @@ changes_access() {
   second=$(on host meshctl user add --generate second 2>/dev/null)
   refuse "a new user is not known to the brokers yet" may_connect second "$second" broker1
   # As if these had come near their end.
-  old="$(serial_of balancer) $(serial_of broker1)"
+  old="$(serial_of tls/balancer) $(serial_of tls/broker1)"
   on host rm /etc/mesh/tls/balancer.crt /etc/mesh/tls/broker1.crt
   expect "certificates are looked after each day" on host systemctl is-active --quiet mesh-certs.timer
   expect "what looks after them reaches brokers as they were reached before" on host systemctl start mesh-certs
@@ -154,10 +162,10 @@ changes_access() {
   expect "each goes on" test "$(grep -c 'and goes on' "$machines/said")" = 5
   # shellcheck disable=SC2086 # they are words
   expect "the new user may connect to each" may_connect second "$second" $brokers
-  refuse "they are other certificates than before" test "$old" = "$(serial_of balancer) $(serial_of broker1)"
-  eventually 10 "the balancer shows the new one" shows 192.168.100.1:8883 balancer
-  expect "the balancer shows the new one" shows 192.168.100.1:8883 balancer
-  expect "and the broker too" shows 192.168.100.10:8883 broker1
+  refuse "they are other certificates than before" test "$old" = "$(serial_of tls/balancer) $(serial_of tls/broker1)"
+  eventually 10 "the balancer shows the new one" shows 192.168.100.1:8883 tls/balancer
+  expect "the balancer shows the new one" shows 192.168.100.1:8883 tls/balancer
+  expect "and the broker too" shows 192.168.100.10:8883 tls/broker1
   on host env XDG_CONFIG_HOME=/nonexistent stdbuf -oL mosquitto_sub -d -h 192.168.100.10 -u second -P "$second" -t test/x \
     >"$machines/second" 2>&1 </dev/null &
   eventually 10 "the new user is connected" grep -q SUBACK "$machines/second"
@@ -191,6 +199,8 @@ upgrades_while_serving() {
   sed -i 's/^link_tls = false/link_tls = true/; s/^\[mosquitto\]/&\nautosave_interval = "30s"/' \
     "$machines/host/root/etc/mesh/mesh.toml"
   sed -i 's/250000/260000/' "$machines/host/root/etc/mesh/extra/broker4/own.conf"
+  rm "$machines/host/root/etc/mesh/own/door.crt"
+  "$checkout/deploy/make-certs.sh" "$machines/host/root/etc/mesh/own" door=192.168.100.13 >/dev/null
   rm "$machines/host/root/etc/mesh/extra/broker2/door.conf"
   MQTT_PASSWORD=$password client fleet.py --balancer 192.168.100.1:8883 --user mqtt \
     --ca "$machines/host/root/etc/mesh/tls/ca.crt" --folder "$machines/fleet" \
@@ -207,6 +217,7 @@ upgrades_while_serving() {
   for broker in $brokers; do
     expect "$broker has the new plugin, the newer Mosquitto and the changed configuration" is_upgraded "$broker"
   done
+  expect "a file that own directives name is the changed one" shows 192.168.100.13:2884 own/door
   expect "own directives are the changed ones" on broker4 grep -q 260000 /etc/mesh/extra/broker4/own.conf
   refuse "and what was taken out is gone" reaches host 192.168.100.11 2883
   hears "after the upgrade"
@@ -262,6 +273,12 @@ refuses() {
   refuse "own directives that nobody knows of end it" \
     script deploy-brokers.sh --ssh admin --packages /root/packages/2 broker5
   expect "with what to do" says 'broker5 has own directives in /etc/mesh/extra/broker5/stray.conf that did not come from here'
+  printf 'listener 2885 192.168.100.13\ncafile /etc/mesh/own/nowhere.crt\n' \
+    >"$machines/host/root/etc/mesh/extra/broker4/nowhere.conf"
+  refuse "own directives that name a file that is nowhere end it" \
+    script deploy-brokers.sh --ssh admin --packages /root/packages/2 broker4
+  expect "with its name" says 'own directives of broker4 name /etc/mesh/own/nowhere.crt, which neither it nor this machine has'
+  rm "$machines/host/root/etc/mesh/extra/broker4/nowhere.conf"
   ip link set port-broker3 down
   refuse "a machine that is not there ends it" script deploy-brokers.sh --ssh admin --packages /root/packages/2 broker3
   expect "with a sentence that says what to do" says 'broker3 (192.168.100.12) cannot be used over ssh as admin'

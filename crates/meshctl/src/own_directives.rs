@@ -1,15 +1,16 @@
-//! The operator's own directives in `mosquitto.extra_dir`: what among them a mesh cannot live with.
+//! The operator's own directives in `mosquitto.extra_dir`: what among them a mesh cannot live with, and which files they
+//! name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mesh_model::names::LINK_USER;
 use mesh_model::{Broker, BrokerId};
 use mesh_runtime::config::Problem;
 use mesh_runtime::{Config, ConfigError};
 
-use crate::mosquitto_conf::options::{Fate, fate};
+use crate::mosquitto_conf::options::{Fate, fate, names_a_file};
 use crate::mosquitto_conf::{Conf, Directive, Section};
 
 /// A port that is taken: on which machine, at which of its addresses (`None`: all), by whom.
@@ -31,9 +32,10 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     };
     let mut taken: Vec<Taken> = config.topology.brokers().iter().flat_map(ports).collect();
     for broker in config.topology.brokers() {
-        let path = PathBuf::from(dir.to_string_lossy().replace("{broker}", broker.id.as_str()));
+        let path = folder_of(dir, &broker.id);
         let conf = Conf::read_included(&path)?;
         let mut problems = Vec::new();
+        problems.extend(named(&conf).filter_map(relative));
         problems.extend(conf.general.iter().filter_map(general));
         for listener in &conf.listeners {
             problems.extend(self::listener(listener, broker, &mut taken));
@@ -46,6 +48,45 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// The folders whose files come with a machine's own packages.
+const SYSTEM: [&str; 3] = ["/usr", "/etc/ssl", "/etc/ca-certificates"];
+
+/// The files that the own directives of `broker` name and that its machine does not have by itself.
+///
+/// # Errors
+///
+/// [`ConfigError`] if a file of directives cannot be read.
+pub fn files(config: &Config, broker: &BrokerId) -> Result<BTreeSet<PathBuf>, ConfigError> {
+    let Some(dir) = &config.mosquitto.extra_dir else {
+        return Ok(BTreeSet::new());
+    };
+    let conf = Conf::read_included(&folder_of(dir, broker))?;
+    let all = named(&conf).map(|directive| PathBuf::from(&directive.value));
+    Ok(all
+        .filter(|path| path.is_absolute() && !SYSTEM.iter().any(|folder| path.starts_with(folder)))
+        .collect())
+}
+
+fn folder_of(dir: &Path, broker: &BrokerId) -> PathBuf {
+    PathBuf::from(dir.to_string_lossy().replace("{broker}", broker.as_str()))
+}
+
+/// The directives that name a file.
+fn named(conf: &Conf) -> impl Iterator<Item = &Directive> {
+    let sections = conf.listeners.iter().chain(&conf.bridges);
+    let all = conf
+        .general
+        .iter()
+        .chain(sections.flat_map(|section| &section.options));
+    all.filter(|directive| names_a_file(&directive.name))
+}
+
+fn relative(directive: &Directive) -> Option<Problem> {
+    let why =
+        "names a file without its folder, and a service has none that it starts in; give the whole path";
+    (!Path::new(&directive.value).is_absolute()).then(|| directive.problem(why))
 }
 
 fn ports(broker: &Broker) -> Vec<Taken> {

@@ -187,6 +187,11 @@ fn what_a_mesh_cannot_live_with_among_own_directives_is_refused_each_with_its_re
             "2: local_clientid",
             "the mesh's own",
         ),
+        (
+            "connection c\naddress 192.0.2.1\nbridge_cafile ca.crt\n",
+            "3: bridge_cafile",
+            "give the whole path",
+        ),
         ("topic # out\n", "1: topic", "before any `connection`"),
     ] {
         let said = said_of(lines, "").unwrap_or_else(|| panic!("{lines} is accepted"));
@@ -196,4 +201,35 @@ fn what_a_mesh_cannot_live_with_among_own_directives_is_refused_each_with_its_re
     }
     let hands_on = "password_file = \"/u\"\nacl_file = \"/a\"\n";
     assert_eq!(said_of("plugin acl.so\nplugin_opt_abc x\n", hands_on), None);
+}
+
+#[test]
+fn files_that_own_directives_name_are_listed_for_the_broker_that_needs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let own = folder.path().join("broker2.d");
+    std::fs::create_dir(&own).unwrap();
+    let lines = "connection cloud\naddress 192.0.2.1\ntopic # out\nbridge_cafile /etc/ssl/certs/ca-certificates.crt\n\
+                 bridge_certfile /etc/mosquitto/bridge.crt\nlistener 8884\nkeyfile /etc/mesh/a door.key\ncapath /etc/own\n";
+    std::fs::write(own.join("own.conf"), lines).unwrap();
+    let settings = format!(
+        "{BROKERS}[mosquitto]\nextra_dir = \"{path}/{{broker}}.d\"\n[security]\nsecrets_dir = \"{path}/secrets\"\n"
+    );
+    let out = folder.path().join("out");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["render", "--config"])
+        .arg(mesh_toml(folder.path(), &settings))
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let named = |broker: &str| {
+        let files = std::fs::read_to_string(out.join(broker).join("files")).unwrap();
+        let named = files.lines().filter(|line| line.starts_with("named "));
+        named.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wanted = ["named /etc/mesh/a door.key", "named /etc/mosquitto/bridge.crt"];
+    assert_eq!(named("broker2"), wanted);
+    assert!(named("broker1").is_empty());
 }

@@ -8,6 +8,7 @@ use mesh_runtime::atomic_file;
 use mesh_runtime::secrets::Secrets;
 
 use crate::find::NetworkArgs;
+use crate::own_directives;
 
 /// Flags of `meshctl render`.
 #[derive(Debug, clap::Args)]
@@ -20,11 +21,20 @@ pub struct RenderArgs {
     out: PathBuf,
 }
 
-/// Renders. The passwords of the mesh's users are made if they do not exist.
+/// Renders; the list of a broker's `files` has those too that its own directives name. The passwords of the mesh's users are made if they do not exist.
 pub fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
     let secrets = Secrets::load_or_create(&config.security.secrets_dir)?;
-    for file in mesh_render::all(&config, &secrets)? {
+    let mut files = mesh_render::all(&config, &secrets)?;
+    for broker in config.topology.brokers() {
+        let list = format!("{}/files", broker.id);
+        let named = own_directives::files(&config, &broker.id)?;
+        for file in files.iter_mut().filter(|file| file.path == list) {
+            file.contents
+                .extend(named.iter().map(|path| format!("named {}\n", path.display())));
+        }
+    }
+    for file in files {
         let path = args.out.join(&file.path);
         let folder = path.parent().context("a rendered file is inside a folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -158,6 +158,13 @@ pub fn is_plugin(name: &str) -> bool {
     ["plugin", "auth_plugin", "global_plugin", "plugin_load"].contains(&name)
 }
 
+/// Whether the value of the option `name` is a file that Mosquitto reads; a plugin's options are its own.
+pub fn names_a_file(name: &str) -> bool {
+    let certificates = ["cafile", "certfile", "keyfile", "crlfile", "dhparamfile"];
+    let lists = ["acl_file", "password_file", "psk_file"];
+    certificates.contains(&name.strip_prefix("bridge_").unwrap_or(name)) || lists.contains(&name)
+}
+
 /// What becomes of the option `name`; `None` if it is not known.
 pub fn fate(name: &str) -> Option<Fate> {
     Some(known(name)?.1)
@@ -191,6 +198,21 @@ mod tests {
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn files_are_known_by_the_options_that_name_them() {
+        let named = |names: &[&str]| names.iter().all(|name| names_a_file(name));
+        assert!(named(&["cafile", "bridge_cafile", "bridge_keyfile", "psk_file"]));
+        for other in [
+            "capath",
+            "bridge_capath",
+            "tls_keyform",
+            "persistence_file",
+            "pid_file",
+        ] {
+            assert!(!names_a_file(other), "{other}");
+        }
     }
 
     #[test]
