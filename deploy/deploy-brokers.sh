@@ -124,7 +124,7 @@ hand_over() {
 }
 
 may_drain() {
-  meshctl drain --config "$mesh_toml" "$1" >/dev/null 2>&1
+  as_root meshctl drain --config "$mesh_toml" "$1" >/dev/null 2>&1
 }
 
 is_drained() {
@@ -215,7 +215,7 @@ deploy() {
   is_in_step "$broker"
   end_change "$broker"
   if status_row "$broker" | grep -q draining; then
-    meshctl enable --config "$mesh_toml" "$broker" >/dev/null
+    as_root meshctl enable --config "$mesh_toml" "$broker" >/dev/null
   fi
   # Before the next one goes, this one must be able to serve.
   [ -z "$(primary)" ] || within 120 is_ready "$broker" || fail "$broker is not healthy and in sync after two minutes; see meshctl status"

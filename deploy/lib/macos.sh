@@ -112,7 +112,7 @@ mac_start() {
   address=$(vm_address "$mac_host")
   open_way_to_page "$address"
   say "clients connect to $address; what they trust: multipass exec $mac_host -- cat /etc/mesh/tls/ca.crt >ca.crt"
-  say "the page is at http://localhost:3000 while this runs: ssh -N -F ~/.mqtt-mesh/ssh_config page"
+  say "from here the page is at http://localhost:3000 while this runs: ssh -N -F ~/.mqtt-mesh/ssh_config page"
 }
 
 mac_show() {

@@ -19,9 +19,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::http::HeaderValue;
 use mesh_runtime::Config;
 use mesh_runtime::notify;
-use mesh_runtime::secrets::Secrets;
+use mesh_runtime::secrets::{self, Secrets};
 use mesh_runtime::shutdown::Tasks;
 use tokio::net::TcpListener;
 
@@ -34,11 +35,23 @@ use crate::routes::App;
 use crate::routes::flow::Flow;
 use crate::security::Guard;
 
+/// What the page shows to mesh-health, if that asks for operators: whoever has logged in to the page is one.
+fn operator(config: &Config) -> anyhow::Result<Option<HeaderValue>> {
+    let security = &config.security;
+    if !security.operators_only || config.dashboard.token_file.is_none() {
+        return Ok(None);
+    }
+    let operator = secrets::operator(&security.secrets_dir)?;
+    let mut shown = HeaderValue::from_str(&format!("Bearer {operator}"))?;
+    shown.set_sensitive(true);
+    Ok(Some(shown))
+}
+
 /// Serves the page for the network of `config` on `listener` until `shutdown` completes.
 ///
 /// # Errors
 ///
-/// If the token cannot be read, or if a part of the daemon ends that must not, or does not end when asked to.
+/// If the token or what operators show cannot be read, or if a part of the daemon ends that must not, or does not end when asked to.
 pub async fn run(
     config: &Config,
     assets: Option<PathBuf>,
@@ -50,7 +63,7 @@ pub async fn run(
     let counters = Arc::new(Counters::default());
     let feed = Arc::new(Feed::new(config.dashboard.max_streams, Arc::clone(&counters)));
     let told = Arc::clone(&feed);
-    let upstream = Upstream::new(config.health.listen);
+    let upstream = Upstream::new(config.health.listen, operator(config)?);
     let (hints, hinted) = tokio::sync::mpsc::channel(256);
     let follower = follower::Follower::new(Arc::clone(&feed), upstream.clone());
     tasks.spawn("follower", follower.run(hinted, token.clone()));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use jiff::Timestamp;
 use mesh_runtime::Config;
-use mesh_runtime::secrets::Secrets;
+use mesh_runtime::secrets::{self, Secrets};
 use mesh_runtime::shutdown::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,7 @@ use shell::announce::Announcer;
 use shell::balancer::Balancer;
 use shell::clock::{Clock, Jitter};
 use shell::driver::{Driver, Hands};
+use shell::guard::Guard;
 use shell::mover::Mover;
 use shell::probe::Login;
 use shell::wire::{self, Wall};
@@ -31,13 +32,21 @@ use shell::{api, memory, monitor, probe};
 ///
 /// # Errors
 ///
-/// If the webhook cannot be used, or a part of the daemon ends that must not, or does not end when asked to.
+/// If what operators show cannot be read, if the webhook cannot be used, or a part of the daemon ends that must not, or does not end when asked to.
 pub async fn run(
     config: Config,
     secrets: Secrets,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let security = &config.security;
+    let operator = security
+        .operators_only
+        .then(|| secrets::operator(&security.secrets_dir));
+    let guard = Guard {
+        listen: config.health.listen,
+        operator: operator.transpose()?.map(Arc::from),
+    };
     let health = config.health.clone();
     let topology = config.topology.clone();
     let memory_path = config.state_file();
@@ -73,7 +82,7 @@ pub async fn run(
     for announcer in Announcer::all(&config.announce, &outlets)? {
         tasks.spawn("announcer", announcer.run(token.clone()));
     }
-    let router = api::router(config.health.listen, outlets, asks, clock, token.clone());
+    let router = api::router(guard, outlets, asks, clock, token.clone());
     tasks.spawn("api", serve(listener, router, token.clone()));
     tasks.spawn("core", driver.run(inputs, asked, token.clone()));
     let keeping = memory::keep(memory_path, versions, written, token.clone());

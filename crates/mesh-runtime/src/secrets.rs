@@ -8,6 +8,9 @@ use mesh_model::names::{HEALTH_USER, LINK_USER};
 
 use crate::atomic_file;
 
+/// The file with what an operator shows to mesh-health, beside the passwords.
+const OPERATOR: &str = "operator";
+
 /// The passwords of the mesh's own users. `Debug` does not show them.
 #[derive(Clone)]
 pub struct Secrets {
@@ -72,13 +75,36 @@ impl Secrets {
     /// Any [`SecretsError`].
     pub fn load_or_create(folder: &Path) -> Result<Self, SecretsError> {
         for user in [LINK_USER, HEALTH_USER] {
-            let path = folder.join(user);
-            if !path.exists() {
-                create(folder, &path).map_err(|source| SecretsError::Create { path, source })?;
-            }
+            create_missing(folder, user)?;
         }
         Self::load(folder)
     }
+}
+
+/// What an operator shows to mesh-health where `security.operators_only` is true.
+///
+/// # Errors
+///
+/// [`SecretsError::Read`] or [`SecretsError::Unusable`].
+pub fn operator(folder: &Path) -> Result<String, SecretsError> {
+    read(&folder.join(OPERATOR))
+}
+
+/// Makes what [`operator`] reads, if it is missing, as [`Secrets::load_or_create`] does.
+///
+/// # Errors
+///
+/// [`SecretsError::Create`].
+pub fn create_operator(folder: &Path) -> Result<(), SecretsError> {
+    create_missing(folder, OPERATOR)
+}
+
+fn create_missing(folder: &Path, name: &str) -> Result<(), SecretsError> {
+    let path = folder.join(name);
+    if path.exists() {
+        return Ok(());
+    }
+    create(folder, &path).map_err(|source| SecretsError::Create { path, source })
 }
 
 fn create(folder: &Path, path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use mesh_runtime::{Config, secrets};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -14,34 +15,48 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// If mesh-health does not answer, or what it says is wrong, in its own words.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    ask(address, path, false).await
+    let url = format!("http://{address}{path}");
+    tokio::task::spawn_blocking(move || blocking(&url, |agent| agent.get(&url).call())).await?
 }
 
-/// The body of the answer to `POST path`.
+/// The body of the answer of the network's mesh-health to `POST path`.
 ///
 /// # Errors
 ///
-/// As [`get`].
-pub async fn post(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    ask(address, path, true).await
+/// As [`get`], and if it asks who wants that and the answer is not for this user to read.
+pub async fn post(config: &Config, path: &str) -> anyhow::Result<String> {
+    let security = &config.security;
+    let operator = security
+        .operators_only
+        .then(|| secrets::operator(&security.secrets_dir));
+    let operator = operator
+        .transpose()
+        .context("only operators may ask for that, as root")?;
+    let url = format!("http://{}{path}", config.health.listen);
+    let call = move || {
+        blocking(&url, |agent| {
+            let request = agent.post(&url);
+            match &operator {
+                Some(operator) => request.header("authorization", format!("Bearer {operator}")),
+                None => request,
+            }
+            .send_empty()
+        })
+    };
+    tokio::task::spawn_blocking(call).await?
 }
 
-async fn ask(address: SocketAddr, path: &str, post: bool) -> anyhow::Result<String> {
-    let url = format!("http://{address}{path}");
-    tokio::task::spawn_blocking(move || blocking(&url, post)).await?
-}
-
-fn blocking(url: &str, post: bool) -> anyhow::Result<String> {
+fn blocking(
+    url: &str,
+    send: impl FnOnce(&ureq::Agent) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> anyhow::Result<String> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
         .http_status_as_error(false)
         .build()
         .into();
     let call = || {
-        let mut response = match post {
-            true => agent.post(url).send_empty()?,
-            false => agent.get(url).call()?,
-        };
+        let mut response = send(&agent)?;
         let body = response.body_mut().read_to_string()?;
         Ok::<_, ureq::Error>((response.status(), body))
     };

@@ -32,12 +32,16 @@ tries_mqtt() {
   hears_of $!
 }
 
-# asks PORT METHOD PATH [HEADER=VALUE…]: prints the status with which a server on the host answers on loopback.
+# asks PORT METHOD PATH [HEADER=VALUE…]: prints the status with which a server on the host answers on loopback. With the header
+# Operator it shows what operators know, which is on no command line.
 asks() {
   on host python3 -c 'import http.client, sys
 port, method, path, *headers = sys.argv[1:]
+headers = dict(header.split("=", 1) for header in headers)
+if headers.pop("Operator", None):
+    headers["Authorization"] = "Bearer " + open("/etc/mesh/secrets/operator").read().strip()
 connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
-connection.request(method, path, headers=dict(header.split("=", 1) for header in headers))
+connection.request(method, path, headers=headers)
 print(connection.getresponse().status)' "$@"
 }
 
@@ -49,8 +53,15 @@ answers_with() {
   expect "$text ($got)" test "$got" = "$wanted"
 }
 
+# by_nobody_is_told TEXT: what meshctl says to a user who is no operator.
+by_nobody_is_told() {
+  on host sh -c 'runuser -u nobody -- meshctl drain broker5 2>&1 | grep -q -e "$1"' - "$1"
+}
+
 tries_http() {
-  answers_with 200 "the page answers who calls it by its name" 3000 GET /
+  answers_with 303 "the page asks who is there" 3000 GET /
+  answers_with 401 "it tells nothing before that" 3000 GET /api/v1/status
+  answers_with 200 "it answers operators" 3000 GET /api/v1/status Operator=yes
   answers_with 421 "it does not answer who calls it by another" 3000 GET / Host=evil.example:3000
   answers_with 403 "another page may not have a broker drained by it" 3000 POST /api/v1/brokers/broker5/drain \
     Origin=http://evil.example Sec-Fetch-Site=cross-site X-Mesh-Action=1
@@ -61,7 +72,15 @@ tries_http() {
     Origin=http://evil.example
   answers_with 403 "not even from a page that is called as it is" 3001 POST /v1/brokers/broker5/drain \
     Origin=http://127.0.0.1:3001 Sec-Fetch-Site=same-origin
+  answers_with 403 "nor may who does not show that he is an operator" 3001 POST /v1/brokers/broker5/drain
+  answers_with 403 "or shows what is wrong" 3001 POST /v1/brokers/broker5/drain Authorization='Bearer 0123456789abcdef'
+  refuse "another user may not by meshctl" on host runuser -u nobody -- meshctl drain broker5
+  expect "who is told so" by_nobody_is_told 'only operators may ask for that, as root'
   expect "none of that had any effect" status_is 'enabled' 's["brokers"][4]["admin"]'
+  answers_with 200 "an operator may, by the page" 3000 POST /api/v1/brokers/broker5/drain Operator=yes X-Mesh-Action=1
+  expect "which has its effect" status_is 'draining' 's["brokers"][4]["admin"]'
+  expect "and by meshctl" on host meshctl enable broker5
+  expect "which has, too" status_is 'enabled' 's["brokers"][4]["admin"]'
 }
 
 # reaches MACHINE ADDRESS PORT: does something take connections there, tried from that machine?
@@ -94,7 +113,7 @@ tries_files() {
   expect "the daemons' user may read the password of mesh-health" \
     on host runuser -u mesh -- grep -q . /etc/mesh/secrets/mesh-health
   for user in nobody mesh-logs; do
-    for file in secrets/mesh-health secrets/mesh-link passwords tls/ca.key tls/balancer.key; do
+    for file in secrets/mesh-health secrets/mesh-link secrets/operator passwords tls/ca.key tls/balancer.key; do
       refuse "on the host $user may not read $file" on host runuser -u "$user" -- cat "/etc/mesh/$file"
     done
   done

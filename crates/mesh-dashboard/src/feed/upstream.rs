@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
@@ -46,12 +46,14 @@ pub enum AskError {
 #[derive(Debug, Clone)]
 pub struct Upstream {
     address: SocketAddr,
+    /// What is shown with each question, where operators must.
+    operator: Option<HeaderValue>,
     client: Client<HttpConnector, Empty<Bytes>>,
 }
 
 impl Upstream {
-    /// The way to the mesh-health that listens on `address`.
-    pub fn new(address: SocketAddr) -> Self {
+    /// The way to the mesh-health that listens on `address`, for `operator` if that is given.
+    pub fn new(address: SocketAddr, operator: Option<HeaderValue>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(PATIENCE));
         connector.set_nodelay(true);
@@ -59,6 +61,7 @@ impl Upstream {
         let address = mesh_runtime::http::reachable(address);
         Self {
             address,
+            operator,
             client: Client::builder(TokioExecutor::new()).build(connector),
         }
     }
@@ -120,6 +123,10 @@ impl Upstream {
             .header(header::ACCEPT, "*/*");
         let request = match last_id {
             Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        let request = match &self.operator {
+            Some(operator) => request.header(header::AUTHORIZATION, operator),
             None => request,
         };
         let request = request

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::driver::{Ask, Outlets};
-use super::guard;
+use super::guard::{self, Guard};
 use super::happenings::{Following, Numbered};
 use super::metrics;
 use crate::core::{self, Granted, Refusal};
@@ -51,9 +50,9 @@ struct Api {
     shutdown: CancellationToken,
 }
 
-/// The routes of a daemon that listens at `listen`. Event streams end on `shutdown`.
+/// The routes, for whom `guard` lets in. Event streams end on `shutdown`.
 pub fn router(
-    listen: SocketAddr,
+    guard: Guard,
     outlets: Outlets,
     asks: mpsc::Sender<Ask>,
     clock: Clock,
@@ -78,7 +77,7 @@ pub fn router(
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(api)
-        .layer(middleware::from_fn_with_state(listen, guard::guard))
+        .layer(middleware::from_fn_with_state(guard, guard::guard))
 }
 
 async fn status(State(api): State<Api>) -> Response {

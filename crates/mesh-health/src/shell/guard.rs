@@ -2,9 +2,11 @@
 //!
 //! What changes something is refused to all of them: they name where a request comes from. And where mesh-health answers
 //! on this machine only, it is called by an address or `localhost`: another name was made to lead here, so that a page of
-//! that name may read the answers.
+//! that name may read the answers. Where other people may log in to the machine, what changes something is for those who
+//! show that they are operators.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -14,17 +16,26 @@ use axum::response::Response;
 
 use super::api::problem;
 
-/// Passes on what may be asked of a daemon that listens at `listen`.
-pub async fn guard(State(listen): State<SocketAddr>, request: Request, next: Next) -> Response {
-    match refusal(listen, &request) {
+/// Decides on every request.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Where the daemon listens.
+    pub listen: SocketAddr,
+    /// What an operator shows; `None` if everybody is one.
+    pub operator: Option<Arc<str>>,
+}
+
+/// Passes on what may be asked.
+pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match refusal(&guard, &request) {
         Some((status, reason)) => problem(status, reason),
         None => next.run(request).await,
     }
 }
 
-fn refusal(listen: SocketAddr, request: &Request) -> Option<(StatusCode, &'static str)> {
+fn refusal(guard: &Guard, request: &Request) -> Option<(StatusCode, &'static str)> {
     let headers = request.headers();
-    if listen.ip().is_loopback() && !is_local_name(headers) {
+    if guard.listen.ip().is_loopback() && !is_local_name(headers) {
         let reason =
             "Ask by an IP address or as localhost: a name could have been made to lead here by anybody.";
         return Some((StatusCode::MISDIRECTED_REQUEST, reason));
@@ -34,7 +45,30 @@ fn refusal(listen: SocketAddr, request: &Request) -> Option<(StatusCode, &'stati
         let reason = "This cannot be asked for by a browser; use the page of mesh-dashboard, or meshctl.";
         return Some((StatusCode::FORBIDDEN, reason));
     }
+    let is_operator = |operator: &str| shown(headers).is_some_and(|shown| is_same(shown, operator));
+    if changes && !guard.operator.as_deref().is_none_or(is_operator) {
+        let reason = "This is for operators: ask by meshctl as root, or by the page after a login (dashboard.token_file).";
+        return Some((StatusCode::FORBIDDEN, reason));
+    }
     None
+}
+
+/// What comes after `Authorization: Bearer`.
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+}
+
+/// Looks at all of it, so that the time that it takes tells nothing of where the two differ.
+fn is_same(shown: &str, wanted: &str) -> bool {
+    let differences = shown
+        .bytes()
+        .zip(wanted.bytes())
+        .fold(0, |all, (a, b)| all | (a ^ b));
+    shown.len() == wanted.len() && differences == 0
 }
 
 /// Only a request of HTTP/1.0 has no host, and no browser sends one.
@@ -65,7 +99,34 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        refusal(listen.parse().unwrap(), &request).map(|(status, _)| status.as_u16())
+        let listen = listen.parse().unwrap();
+        let operator = pairs
+            .iter()
+            .any(|(name, _)| *name == "asks")
+            .then(|| "0123456789abcdef".into());
+        refusal(&Guard { listen, operator }, &request).map(|(status, _)| status.as_u16())
+    }
+
+    #[test]
+    fn where_it_asks_for_operators_only_they_change_something() {
+        let with = |method, shown| {
+            status(
+                "127.0.0.1:3001",
+                method,
+                &[("host", "localhost"), ("asks", ""), ("authorization", shown)],
+            )
+        };
+        assert_eq!(with(Method::POST, "Bearer 0123456789abcdef"), None);
+        assert_eq!(with(Method::GET, ""), None);
+        for shown in [
+            "",
+            "Bearer ",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdeg",
+            "0123456789abcdef",
+        ] {
+            assert_eq!(with(Method::POST, shown), Some(403), "{shown:?}");
+        }
     }
 
     #[test]

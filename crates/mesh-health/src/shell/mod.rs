@@ -5,7 +5,7 @@ pub mod api;
 pub mod balancer;
 pub mod clock;
 pub mod driver;
-mod guard;
+pub mod guard;
 pub mod happenings;
 pub mod memory;
 pub mod metrics;

@@ -34,6 +34,8 @@ const YEAR: Duration = Duration::from_secs(31_557_600);
 pub struct Security {
     /// Folder with one file a mesh user, each holding that user's password.
     pub secrets_dir: PathBuf,
+    /// Whether mesh-health asks who wants to change something.
+    pub operators_only: bool,
 }
 
 /// Reads everything; `None` if the brokers are not a topology, in which case `reader` holds a problem.
@@ -46,13 +48,21 @@ pub(super) fn read(reader: &mut Reader, path: &Path) -> Option<Config> {
     }
     let health = health::read(reader);
     let announce = announce::read(reader);
+    let mut section = reader.section("security");
     let security = Security {
-        secrets_dir: reader.section("security").path(
+        secrets_dir: section.path(
             "secrets_dir",
             "secrets",
             "folder with the files `mesh-link` and `mesh-health`, each the password of that user",
         ),
+        operators_only: section.boolean(
+            "operators_only",
+            false,
+            "true: who wants a change of mesh-health (drain, enable, disable, failback) shows what is in the file \
+             `operator` of `secrets_dir`, as meshctl does if it may read it, and the page after a login",
+        ),
     };
+    drop(section);
     let dashboard = dashboard::read(reader);
     let log = log::read(reader);
     let logs = super::logs::read(reader, topology.as_ref());

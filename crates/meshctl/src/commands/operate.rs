@@ -50,7 +50,7 @@ struct Switched {
 /// Sends the clients back to the most preferred broker.
 pub async fn failback(args: FailbackArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
-    let body = ask::post(config.health.listen, "/v1/failback").await?;
+    let body = ask::post(&config, "/v1/failback").await?;
     let done: Switched = serde_json::from_str(&body).context("mesh-health's answer is not understood")?;
     println!(
         "clients go from {} to {} with generation {}",
@@ -93,6 +93,6 @@ fn verb(verb: &'static str, force: bool) -> &'static str {
 
 async fn wish(network: &NetworkArgs, broker: &BrokerId, verb: &str) -> anyhow::Result<()> {
     let config = network.load()?;
-    ask::post(config.health.listen, &format!("/v1/brokers/{broker}/{verb}")).await?;
+    ask::post(&config, &format!("/v1/brokers/{broker}/{verb}")).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use mesh_runtime::atomic_file;
-use mesh_runtime::secrets::Secrets;
+use mesh_runtime::secrets::{self, Secrets};
 
 use crate::find::NetworkArgs;
 use crate::own_directives;
@@ -25,6 +25,9 @@ pub struct RenderArgs {
 pub fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
     let secrets = Secrets::load_or_create(&config.security.secrets_dir)?;
+    if config.security.operators_only {
+        secrets::create_operator(&config.security.secrets_dir)?;
+    }
     let mut files = mesh_render::all(&config, &secrets)?;
     for broker in config.topology.brokers() {
         let list = format!("{}/files", broker.id);
