@@ -78,9 +78,10 @@ tries_http() {
   expect "who is told so" by_nobody_is_told 'only operators may ask for that, as root'
   expect "none of that had any effect" status_is 'enabled' 's["brokers"][4]["admin"]'
   answers_with 200 "an operator may, by the page" 3000 POST /api/v1/brokers/broker5/drain Operator=yes X-Mesh-Action=1
-  expect "which has its effect" status_is 'draining' 's["brokers"][4]["admin"]'
+  eventually 10 "broker5 is drained" status_is 'draining' 's["brokers"][4]["admin"]'
   expect "and by meshctl" on host meshctl enable broker5
-  expect "which has, too" status_is 'enabled' 's["brokers"][4]["admin"]'
+  eventually 10 "broker5 is enabled again" status_is 'enabled' 's["brokers"][4]["admin"]'
+  ok "each has its effect"
 }
 
 # reaches MACHINE ADDRESS PORT: does something take connections there, tried from that machine?
