@@ -134,14 +134,17 @@ add_user
 put_programs
 eventually 60 "all is well" status_is 'ok 5' 's["state"]' '[b["health"] for b in s["brokers"]].count("healthy")'
 [ $# -gt 0 ] || set -- replication retained failure client-failover network-recovery session-state conformance
-watch_command_lines
 for name in "$@"; do
   case $name in
     failure) scenario failure --every 8s --for 30s ;;
+    client-failover)
+      watch_command_lines
+      scenario "$name"
+      keeps_password
+      ;;
     *) scenario "$name" ;;
   esac
   ! is_cut || fail "the scenario $name has left a machine cut: $(cuts)"
 done
 mends_when_interrupted
-keeps_password
 say "$expected passed, 0 failed"
