@@ -55,6 +55,7 @@ answers_with() {
 
 # by_nobody_is_told TEXT: what meshctl says to a user who is no operator.
 by_nobody_is_told() {
+  # shellcheck disable=SC2016 # it is the host's shell that fills this in
   on host sh -c 'runuser -u nobody -- meshctl drain broker5 2>&1 | grep -q -e "$1"' - "$1"
 }
 
