@@ -49,4 +49,4 @@ step "Who serves"
 meshctl status --config "$mesh_toml"
 page=$(as_root sed -n '/^\[dashboard\]/,/^\[/s/^listen *= *"\(.*\)".*/\1/p' "$mesh_toml")
 token=$(as_root sed -n '/^\[dashboard\]/,/^\[/s/^token_file *= *"\(.*\)".*/\1/p' "$mesh_toml")
-say "the page is at http://${page:-127.0.0.1:3000}${token:+; it asks for what is in $token}"
+say "the page is at http://${page:-127.0.0.1:3000}${token:+; it asks for what this shows: sudo cat $token}"
