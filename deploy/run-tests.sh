@@ -81,6 +81,11 @@ need_logs() {
   found rsyslogd || install rsyslog
 }
 
+# One test sets the clocks of brokers wrong.
+need_clocks() {
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || ! found apt-get || install libfaketime
+}
+
 # Debian's package of Prometheus has promtool; its service is not started (see install).
 need_promtool() {
   found promtool || ! found apt-get || install prometheus
@@ -243,6 +248,7 @@ need_openssl
 need_python_clients
 need_paho_c
 need_logs
+need_clocks
 step "Looking for a Rust toolchain"
 need_compiler
 need_rust

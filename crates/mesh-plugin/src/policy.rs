@@ -81,8 +81,8 @@ struct Peer {
     id: BrokerId,
     /// The session of the link that the peer fetches from here, once it has subscribed.
     link: Option<ClientKey>,
-    /// It was said that its clock is off.
-    clock_off: bool,
+    /// By how many milliseconds its clock was off when that was last said; 0 while it is right.
+    clock_off: i64,
     /// The client id of the link that the peer fetches from here.
     link_id: String,
     /// The client id, in this broker, of its own bridge that fetches from the peer.
@@ -156,7 +156,7 @@ impl Policy {
             Peer {
                 id: peer.clone(),
                 link: None,
-                clock_off: false,
+                clock_off: 0,
                 link_id: link_client_id(&outward),
                 bridge_id: local_client_id(&Link { from: peer, to: own }),
                 bridge: None,

@@ -7,7 +7,8 @@ use crate::replication::seen::Ranges;
 use crate::replication::{Notice, Now, Report, report};
 use crate::retained::sync::Contact;
 
-/// A peer's clock that is that far from ours is worth a line in the log, in milliseconds.
+/// A peer's clock that is that far from ours is worth a line in the log, and another one if it then jumps that far; in
+/// milliseconds.
 const CLOCK_OFF_MS: u64 = 60_000;
 
 /// A session of a link without a connection is looked at again after so long, in milliseconds.
@@ -24,9 +25,17 @@ impl Policy {
             internal::About::Seen => {
                 let report = Report::parse(str::from_utf8(payload).ok()?)?;
                 self.replication.reported(peer, &report, now);
-                let off = report.wall_ms.abs_diff(now.wall_ms);
-                let before = std::mem::replace(&mut self.peers[peer].clock_off, off > CLOCK_OFF_MS);
-                (off > CLOCK_OFF_MS && !before).then(|| report.wall_ms as i64 - now.wall_ms as i64)
+                let off = (report.wall_ms.wrapping_sub(now.wall_ms) as i64).max(-i64::MAX);
+                let said = &mut self.peers[peer].clock_off;
+                if off.unsigned_abs() <= CLOCK_OFF_MS {
+                    *said = 0;
+                    return None;
+                }
+                let news = off.abs_diff(*said) > CLOCK_OFF_MS;
+                if news {
+                    *said = off;
+                }
+                news.then_some(off)
             }
             internal::About::Presence => {
                 self.clients_told(peer, payload, now);

@@ -70,7 +70,7 @@ fn own_messages_do_not_come_back() {
 }
 
 #[test]
-fn a_clock_that_is_off_is_said_once_until_it_is_set() {
+fn a_clock_that_is_off_is_said_once_until_it_is_set_or_jumps() {
     let mut policy = linked();
     let topic = parse_internal(b"$mesh/seen/b2").unwrap();
     let mut report = |off_ms: i64| {
@@ -82,6 +82,8 @@ fn a_clock_that_is_off_is_said_once_until_it_is_set() {
     assert_eq!(report(-62_000), None);
     assert_eq!(report(1_000), None);
     assert_eq!(report(3_600_000), Some(3_600_000));
+    assert_eq!(report(-3_600_000), Some(-3_600_000));
+    assert_eq!(report(-3_600_500), None);
 }
 
 #[test]
