@@ -104,15 +104,13 @@ fn read_database(path: &Path, restored: &mut Restored) -> Result<(), String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.map_err(|error| error.to_string())?,
     };
-    let read = store_file::read(
-        BufReader::with_capacity(1 << 20, file),
-        Version::stored,
-        |stored| {
-            restored.stored(&stored.topic, stored.about, stored.expires);
-        },
-    );
-    match read {
-        Ok(_) => Ok(()),
+    let mut all = Vec::new();
+    let input = BufReader::with_capacity(1 << 20, file);
+    match store_file::read(input, Version::stored, |stored| all.push(stored)) {
+        Ok(_) => {
+            restored.all_stored(all);
+            Ok(())
+        }
         Err(StoreFileError::Read(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
     }

@@ -8,7 +8,6 @@
 //! comes later and holds the number that the first one has. Numbers inside are partly in the order of the machine.
 //! A file that is cut off or damaged is used up to there, as the broker does; no input makes this panic.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 
 use thiserror::Error;
@@ -54,7 +53,7 @@ pub struct Used {
 }
 
 /// Reads the retained messages. `about` makes something of the properties and the payload of each, since most
-/// callers do not want to keep these; `visit` then gets the message.
+/// callers do not want to keep these; `visit` gets the messages when all is read, in the order of their numbers.
 ///
 /// # Errors
 ///
@@ -74,15 +73,13 @@ pub fn read<T>(
     if ![5, 6].contains(&version) {
         return Err(StoreFileError::Version(version));
     }
-    let mut messages = HashMap::new();
-    let mut found = 0;
+    let (mut messages, mut retained) = (Vec::new(), Vec::new());
     let mut body = Vec::new();
-    loop {
+    let whole = loop {
         let mut head = [0; 8];
         let read = fill(&mut input, &mut head)?;
         if read < head.len() {
-            let whole = read == 0;
-            return Ok(Used { found, whole });
+            break read == 0;
         }
         let (kind, length) = (be32(&head), be32(&head[4..]));
         body.clear();
@@ -93,17 +90,27 @@ pub fn read<T>(
             MESSAGE if !cut => messages.extend(message(&body, &about)),
             RETAINED if !cut => {
                 let id = body.first_chunk().map(|id| u64::from_ne_bytes(*id));
-                if let Some(stored) = id.and_then(|id| messages.remove(&id)) {
-                    found += 1;
-                    visit(stored);
-                }
+                retained.extend(id);
             }
             _ => {}
         }
         if cut {
-            return Ok(Used { found, whole: false });
+            break false;
+        }
+    };
+    // Both lists are gone through once: looking up each of a million numbers would take as long as reading them.
+    messages.sort_by_key(|(id, _)| *id);
+    retained.sort_unstable();
+    let mut retained = retained.into_iter().peekable();
+    let mut found = 0;
+    for (id, stored) in messages {
+        while retained.next_if(|other| *other < id).is_some() {}
+        if retained.next_if_eq(&id).is_some() {
+            found += 1;
+            visit(stored);
         }
     }
+    Ok(Used { found, whole })
 }
 
 /// The number of a message and what is of interest in it. Nothing if it was not published to be kept.

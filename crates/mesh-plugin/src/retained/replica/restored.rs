@@ -1,6 +1,8 @@
 //! What a broker knows when it starts: from its journal what has ended, from its database what is stored.
 
+use crate::retained::digest::TopicHash;
 use crate::retained::index::{Index, Offer};
+use crate::retained::store_file::Stored;
 use crate::retained::{Expiry, Mark, Version, shared};
 
 /// The broker drops values from its database that have expired. One whose last second has just begun it takes for
@@ -30,6 +32,20 @@ impl Restored {
     pub fn ended(&mut self, topic: &str, mark: Mark, second: u32) {
         self.newest = self.newest.max(mark.version.hlc);
         self.index.offer(topic, mark, Expiry::At(second), self.now);
+    }
+
+    /// The database holds these values, with their versions.
+    pub fn all_stored(&mut self, mut all: Vec<Stored<Version>>) {
+        // In the order in which they stand in the index, each is put behind the one before, and nothing is moved.
+        all.sort_by_cached_key(|stored| TopicHash::of(&stored.topic).place);
+        for Stored {
+            topic,
+            expires,
+            about,
+        } in &all
+        {
+            self.stored(topic, *about, *expires);
+        }
     }
 
     /// The database holds a value.
