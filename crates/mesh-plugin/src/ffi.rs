@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 pub mod abi;
+pub mod allocator;
 pub mod entry;
 pub mod files;
 mod properties;

@@ -96,6 +96,8 @@ impl Plugin {
                  2.1 without `packet_buffer_size 1`",
             );
         }
+        // Before a million values are read.
+        ffi::allocator::merge_at_once();
         let started = Instant::now();
         // The moment of the start, in nanoseconds since 1970: no two starts have the same.
         let boot = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
@@ -188,7 +190,7 @@ impl Plugin {
             self.publish_counters();
             self.publish_retained_status();
         }
-        self.stop(watch);
+        self.stop(watch, "tick");
     }
 
     fn publish_counters(&self) {
