@@ -130,7 +130,8 @@ pub const BOOT_TOPIC: &str = "$SYS/broker/mesh/boot";
 /// that are stored, the latter equal on two brokers exactly when they hold the same, and `in_sync`, whether this
 /// broker has compared itself with every peer that is there since it started or was alone; and `longest_us`, for how
 /// many microseconds of processor time the plugin has held the broker up at most, since it started, in one turn of its
-/// loop or one message of a peer in which something was done about that.
+/// loop or one message of a peer in which something was done about that. `longest` is which that was: `tick`, or what
+/// the peer's message was about.
 pub const RETAINED_TOPIC: &str = "$SYS/broker/mesh/retained";
 
 /// The topic of the counter `name` of the link from `peer`.

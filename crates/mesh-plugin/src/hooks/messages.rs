@@ -114,7 +114,7 @@ impl Plugin {
         };
         let watch = self.watch();
         let clock_off = self.policy.borrow_mut().told(peer, topic, payload, now);
-        self.stop(watch);
+        self.stop(watch, topic.about.name());
         if let Some(off_ms) = clock_off {
             let (id, seconds) = (&self.options.peers[peer].id, off_ms.abs() / 1000);
             let which = if off_ms > 0 { "ahead of" } else { "behind" };

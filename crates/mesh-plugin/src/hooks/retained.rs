@@ -42,8 +42,9 @@ pub(super) struct Tools {
     alive_at: Cell<u64>,
     /// A problem is not said before.
     say_at: Cell<u64>,
-    /// The most processor time that a callback has taken which does something about retained messages.
-    longest: Cell<Duration>,
+    /// The most processor time that a callback has taken which does something about retained messages, and which it
+    /// was.
+    longest: Cell<(Duration, &'static str)>,
 }
 
 impl Tools {
@@ -70,7 +71,7 @@ impl Tools {
             seen_at: Cell::default(),
             alive_at: Cell::default(),
             say_at: Cell::default(),
-            longest: Cell::default(),
+            longest: Cell::new((Duration::ZERO, "none")),
         }
     }
 
@@ -96,11 +97,13 @@ impl Plugin {
     }
 
     /// What [`Self::watch`] was called for is done.
-    pub(super) fn stop(&self, watch: Option<Duration>) {
+    pub(super) fn stop(&self, watch: Option<Duration>, what: &'static str) {
         if let Some(begin) = watch {
             let time = processor_time().saturating_sub(begin);
             let longest = &self.retained.longest;
-            longest.set(longest.get().max(time));
+            if time > longest.get().0 {
+                longest.set((time, what));
+            }
         }
     }
 
@@ -287,12 +290,13 @@ impl Plugin {
     /// Tells what is retained here.
     pub(super) fn publish_retained_status(&self) {
         let status = self.policy.borrow_mut().retained().status();
+        let (longest, callback) = self.retained.longest.get();
         let text = format!(
-            r#"{{"count":{},"digest":"{:032x}","in_sync":{},"longest_us":{}}}"#,
+            r#"{{"count":{},"digest":"{:032x}","in_sync":{},"longest_us":{},"longest":"{callback}"}}"#,
             status.count,
             status.digest,
             status.in_sync,
-            self.retained.longest.get().as_micros()
+            longest.as_micros()
         );
         if let Err(code) = ffi::publish_retained(RETAINED_TOPIC, &text) {
             log(

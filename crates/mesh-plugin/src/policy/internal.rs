@@ -14,6 +14,17 @@ pub enum About {
     Presence,
 }
 
+impl About {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Sync => "sync",
+            Self::Presence => "presence",
+        }
+    }
+}
+
 /// The topic of a message between plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Internal<'a> {

@@ -58,8 +58,11 @@ struct Report {
     /// Meanwhile, the longest wait for a PINGRESP, of the two that were there and of the fresh one.
     silence_of_peers_ms: f64,
     silence_of_fresh_ms: f64,
-    /// Of each broker, the longest that its plugin held it up.
-    longest_callback_ms: Vec<f64>,
+    /// The longest wait for a PINGRESP of a stock broker while somebody subscribes to everything, as a stock bridge does
+    /// when it connects.
+    silence_of_stock_ms: f64,
+    /// Of each broker, the longest that its plugin held it up, and what it did then.
+    longest_callback_ms: Vec<(f64, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -68,6 +71,7 @@ struct Status {
     digest: String,
     in_sync: bool,
     longest_us: u64,
+    longest: String,
 }
 
 /// Runs the bench.
@@ -86,6 +90,7 @@ pub async fn run(args: RetainedArgs) -> anyhow::Result<ExitCode> {
 struct Stock {
     memory: Option<f64>,
     restart: Duration,
+    silence: Duration,
 }
 
 /// One broker without the plugin.
@@ -102,7 +107,8 @@ async fn stock(topics: u32) -> anyhow::Result<Stock> {
             .replace("{broker}", "broker1");
         format!(
             "user {}\nlistener {} {}\nallow_anonymous true\npersistence true\npersistence_location {data}/\n\
-             autosave_interval 86400\nlog_dest stderr\nmax_inflight_messages 20000\nset_tcp_nodelay true\n",
+             autosave_interval 86400\nlog_dest stderr\nmax_inflight_messages 20000\n\
+             max_queued_messages 0\nset_tcp_nodelay true\n",
             config.mosquitto.user,
             address.port(),
             address.ip()
@@ -120,9 +126,19 @@ async fn stock(topics: u32) -> anyhow::Result<Stock> {
     let memory = per_topic(empty, memory_of(&lab, 1), topics);
     say("restarting a stock broker");
     let restart = restart(&lab, 1).await?;
+    say("subscribing to everything at a stock broker");
+    let mut pinger = Pinger::start(at(&lab, 1)).await?;
+    let (mut link, _) = Connection::open(at(&lab, 1), &identity("link")).await?;
+    link.subscribe(&["#"], QoS::AtLeastOnce).await?;
+    pinger.answered().await?;
+    let silence = pinger.longest();
     // Nobody needs what it would save.
     lab.discard();
-    Ok(Stock { memory, restart })
+    Ok(Stock {
+        memory,
+        restart,
+        silence,
+    })
 }
 
 async fn mesh(topics: u32, stock: &Stock) -> anyhow::Result<Report> {
@@ -164,7 +180,8 @@ async fn mesh(topics: u32, stock: &Stock) -> anyhow::Result<Report> {
     let silence_of_peers = peers.iter().map(Pinger::longest).max().unwrap_or_default();
     let mut longest = Vec::new();
     for n in 1..=3 {
-        longest.push(status(at(&lab, n)).await?.longest_us as f64 / 1e3);
+        let status = status(at(&lab, n)).await?;
+        longest.push((status.longest_us as f64 / 1e3, status.longest));
     }
     let report = Report {
         topics,
@@ -178,6 +195,7 @@ async fn mesh(topics: u32, stock: &Stock) -> anyhow::Result<Report> {
         fresh_in_sync_s: fresh_in_sync.as_secs_f64(),
         silence_of_peers_ms: silence_of_peers.as_secs_f64() * 1e3,
         silence_of_fresh_ms: fresh.longest().as_secs_f64() * 1e3,
+        silence_of_stock_ms: stock.silence.as_secs_f64() * 1e3,
         longest_callback_ms: longest,
     };
     drop((peers, fresh));
@@ -328,6 +346,15 @@ impl Pinger {
     fn longest(&self) -> Duration {
         *self.longest.borrow()
     }
+
+    /// Waits until the broker has answered what is asked after this call.
+    async fn answered(&mut self) -> anyhow::Result<()> {
+        self.longest.mark_unchanged();
+        for _ in 0..2 {
+            self.longest.changed().await.context("the broker answers")?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Pinger {
@@ -340,7 +367,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes =
             |bytes: Option<f64>| bytes.map_or("unknown".to_owned(), |bytes| format!("{bytes:.0} bytes"));
-        let callbacks = self.longest_callback_ms.iter().map(|ms| format!("{ms:.1}"));
+        let callbacks = self
+            .longest_callback_ms
+            .iter()
+            .map(|(ms, what)| format!("{ms:.1} ms ({what})"));
         let callbacks: Vec<_> = callbacks.collect();
         writeln!(f, "{} retained topics like {}", self.topics, self.topic_example)?;
         writeln!(f, "filled, on all three                 {:>10.1} s", self.fill_s)?;
@@ -384,10 +414,11 @@ impl fmt::Display for Report {
             "  and of itself                      {:>10.0} ms",
             self.silence_of_fresh_ms
         )?;
-        write!(
+        writeln!(
             f,
-            "longest callback of each plugin      {:>10} ms",
-            callbacks.join(", ")
-        )
+            "  of a stock broker, at a subscription {:>8.0} ms",
+            self.silence_of_stock_ms
+        )?;
+        write!(f, "longest callback of each plugin      {}", callbacks.join(", "))
     }
 }
