@@ -1,5 +1,5 @@
 //! Clocks that are wrong by hours, and one that jumps back: who writes last wins all the same, and nobody is shown
-//! anything older than what was shown before.
+//! anything older than what was shown before. And with clocks that can be set, hours go by in a test.
 //!
 //! The brokers run under [libfaketime](https://github.com/wolfcw/libfaketime), each with a file that tells how far its
 //! clock is off. Only what time of day it is changes, not how fast time goes by.
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use mesh_lab::{Lab, LabOptions};
 use support::client::{Client, Who};
 use support::inbox::{Inbox, Message};
-use support::retained::agreed;
+use support::retained::{agreed, saved};
 use support::{all, at, brokers, id, listen, start, wait_for_log};
 
 const VALUE: &str = "t/value";
@@ -194,5 +194,39 @@ async fn who_writes_last_wins_whatever_the_clocks_say() {
         assert_eq!(texts(inbox, VALUE), turns.shown()[from..], "the {}", inbox.name());
         assert_eq!(texts(inbox, CLEARED), cleared, "the {}", inbox.name());
     }
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_was_away_for_longer_than_deletions_are_remembered_takes_a_copy() {
+    let Some(clocks) = Clocks::new(3) else { return };
+    let lab = start(LabOptions {
+        mosquitto: Some(clocks.program.clone()),
+        settings: "[mosquitto]\ntombstone_ttl = \"1h\"\n".to_owned(),
+        ..brokers(3)
+    })
+    .await;
+    publish(&lab, 1, VALUE, "kept", &[]).await;
+    publish(&lab, 1, CLEARED, "set", &[]).await;
+    let brokers: Vec<usize> = all(&lab).collect();
+    assert_eq!(agreed(&lab, &brokers).await.len(), 2);
+    saved(&lab, 3).await;
+    let pid = lab.pid("broker3");
+    lab.kill("broker3").await.unwrap();
+    pid.into_iter().for_each(clean_up);
+    publish(&lab, 1, CLEARED, "", &[]).await;
+    // Two hours later nobody needs to remember that any more, and it has the value in its database.
+    brokers.iter().for_each(|n| clocks.set(*n, "+2h"));
+    lab.restart("broker3").await.unwrap();
+    wait_for_log(&lab, 3, &["this broker was away for 2 h"], 1).await;
+    let found = agreed(&lab, &brokers).await;
+    assert_eq!(found.keys().collect::<Vec<_>>(), [VALUE]);
+    wait_for_log(
+        &lab,
+        3,
+        &["after a long absence, 1 retained messages were dropped"],
+        1,
+    )
+    .await;
     lab.stop().await.unwrap();
 }
