@@ -119,12 +119,15 @@ hand_over() {
   [ "$(primary)" = "$1" ] || return 0
   say "$1 serves; its clients go to another broker first"
   # The others may have been started a moment ago.
-  within 120 may_drain "$1" || fail "$1 serves, and no other broker can; bring one up first"
+  within 120 may_drain "$1" || {
+    cat "$log" >&2
+    fail "$1 serves, and cannot be drained, see above"
+  }
   within 120 is_drained "$1" || fail "$1 did not hand over its clients within two minutes; see meshctl status"
 }
 
 may_drain() {
-  as_root meshctl drain --config "$mesh_toml" "$1" >/dev/null 2>&1
+  as_root meshctl drain --config "$mesh_toml" "$1" >"$log" 2>&1
 }
 
 is_drained() {

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # What a broker's configuration names besides, carried to its machine for root and Mosquitto only: whom it lets in, by what
-# it is known, own directives and the files that these name; and what it only begins with, since it goes on to write that itself. Needs say.sh, packages.sh,
-# brokers.sh, access.sh and change.sh.
+# it is known, own directives and the files that these name; and what it only begins with, since it goes on to write that
+# itself. Needs say.sh, packages.sh, brokers.sh, access.sh and change.sh.
 
 : "${mesh_toml:?brokers.sh is sourced before}"
 
-# The broker's machine has a list there of the own directives that came from here.
+# The broker's machine has a list there of what came from here: own directives, and files that they name.
 carried_list=/etc/mesh/carried
 
 # Runs in a shell there or here: the own directives in the folder $1, a line of sum and name each, or that there is none.
@@ -48,20 +48,29 @@ carry_files() {
 }
 
 # carry_named BROKER: the files that its own directives name, where they are here and differ; true if any did. What is not here
-# its machine has to have.
+# its machine has to have, and what it has of its own is not replaced.
 carry_named() {
-  local broker=$1 kind path
+  local broker=$1 kind path known new=''
+  known=$(on_broker "$broker" cat "$carried_list" 2>/dev/null </dev/null || true)
   while read -r kind path; do
-    if [ "$kind" != named ] || as_root test -f "$path"; then continue; fi
-    on_broker "$broker" test -f "$path" </dev/null ||
-      fail "own directives of $broker name $path, which neither it nor this machine has; put it there, here or on $broker"
+    [ "$kind" = named ] || continue
+    if ! as_root test -f "$path"; then
+      on_broker "$broker" test -f "$path" </dev/null ||
+        fail "own directives of $broker name $path, which neither it nor this machine has; put it there, here or on $broker"
+    elif ! printf '%s\n' "$known" | grep -q -x -F -e "$path"; then
+      if ! on_broker "$broker" test -e "$path" </dev/null; then
+        new="$new$path
+"
+      elif differs "$broker" "$path" "$path"; then
+        fail "$broker has a $path that did not come from here, and it is another one than that here; remove one of them"
+      fi
+    fi
   done <<<"$(files_of "$broker")"
-  carry_files "$broker" named || return 1
-  # So that it goes when the package is purged.
+  # So that it goes when the package is purged. The list comes first: it may have more than there is, not less.
   # shellcheck disable=SC2016 # it is the broker's shell that fills this in
-  files_of "$broker" | sed -n 's/^named //p' | on_broker "$broker" sh -c '
-    while IFS= read -r path; do grep -q -x -F -e "$path" "$1" 2>/dev/null || printf "%s\n" "$path" >>"$1"; done' - "$carried_list" ||
+  [ -z "$new" ] || printf '%s' "$new" | on_broker "$broker" sh -c 'umask 022; mkdir -p "${1%/*}" && cat >>"$1"' - "$carried_list" ||
     fail "$carried_list cannot be written on $broker"
+  carry_files "$broker" named
 }
 
 # directives_in FOLDER LISTING: the paths of those listed.

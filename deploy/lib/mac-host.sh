@@ -72,6 +72,7 @@ need_mac_host() {
   bring_up_vm "$mac_host"
   in_mac_host sh -c 'command -v meshctl' >/dev/null </dev/null ||
     fail "$mac_host is not set up yet; run ./deploy/setup-environment.sh first"
+  give_checkout
 }
 
 # give_checkout: mesh-host has the scripts and sources as they are here, and keeps what it has built.
@@ -116,20 +117,24 @@ moved() {
 
 # write_addresses MOVED: mesh.toml in mesh-host gets these addresses, wherever it names the old ones as a broker's.
 write_addresses() {
-  local pairs
+  local pairs toml inventory
   pairs=$(printf '%s\n' "$1" | cut -d ' ' -f 2- | tr '\n' ' ')
-  # At once, since one may have what was another's.
+  toml=$(in_mac_host cat /etc/mesh/mesh.toml </dev/null) || fail "mesh.toml in $mac_host cannot be read, see above"
+  [ -n "$toml" ] || fail "mesh.toml in $mac_host is empty"
+  # All at once, since one may have what was another's; and what is not right does not take the place of what is.
   # shellcheck disable=SC2016 # that is awk's, and the shell's in mesh-host
-  in_mac_host cat /etc/mesh/mesh.toml </dev/null | awk -v pairs="$pairs" '
+  printf '%s\n' "$toml" | awk -v pairs="$pairs" '
     BEGIN { n = split(pairs, word, " "); for (i = 1; i < n; i += 2) new[word[i]] = word[i + 1] }
     /^[ \t]*(address|tls|websockets)[ \t]*=/ && match($0, /"[0-9.]+:/) {
       old = substr($0, RSTART + 1, RLENGTH - 2)
       if (old in new) $0 = substr($0, 1, RSTART) new[old] substr($0, RSTART + RLENGTH - 1)
     }
     { print }' |
-    in_mac_host sh -c 'cp -p "$1" "$1.new" && cat >"$1.new" && mv "$1.new" "$1"' - /etc/mesh/mesh.toml ||
-    fail "mesh.toml in $mac_host cannot be written, see above"
-  [ -z "$(moved "$(mac_inventory)")" ] ||
+    in_mac_host sh -c '
+      cp -p "$1" "$1.new" && cat >"$1.new" && meshctl check --config "$1.new" >/dev/null && mv "$1.new" "$1"' - /etc/mesh/mesh.toml ||
+    fail "mesh.toml in $mac_host cannot be corrected, see above; all brokers at once: ./deploy/deploy-brokers.sh"
+  inventory=$(mac_inventory)
+  [ -z "$(moved "$inventory")" ] ||
     fail "the brokers have other addresses than /etc/mesh/mesh.toml in $mac_host says, and it cannot be corrected by itself; see ./deploy/show-brokers.sh"
 }
 

@@ -104,15 +104,17 @@ mac_deploy() {
 }
 
 mac_start() {
-  local address
+  local address inventory
   [ $# -eq 0 ] || fail "unknown option $1; see --help"
   need_mac_host
-  [ -z "$(moved "$(mac_inventory)")" ] || fail "brokers have other addresses than before; run ./deploy/deploy-brokers.sh, then this"
+  inventory=$(mac_inventory)
+  [ -z "$(moved "$inventory")" ] || fail "brokers have other addresses than before; run ./deploy/deploy-brokers.sh, then this"
   there start-services
   address=$(vm_address "$mac_host")
   open_way_to_page "$address"
   say "clients connect to $address; what they trust: multipass exec $mac_host -- cat /etc/mesh/tls/ca.crt >ca.crt"
   say "from here the page is at http://localhost:3000 while this runs: ssh -N -F ~/.mqtt-mesh/ssh_config page"
+  say "it asks for what this shows: multipass exec $mac_host -- sudo cat /etc/mesh/secrets/operator"
 }
 
 mac_show() {

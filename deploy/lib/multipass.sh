@@ -62,7 +62,7 @@ make_vm() {
 
 # bring_up_vm BROKER: makes it, or has the one that is there run.
 bring_up_vm() {
-  local state
+  local state was
   state=$(vm_state "$1")
   case $state in
     Missing) make_vm "$1" ;;
@@ -78,9 +78,11 @@ bring_up_vm() {
     *) fail "$1 is in the state $state; wait for Multipass, or see: multipass info $1" ;;
   esac
   within 60 is_made "$1" || {
-    # What was never finished has nothing to lose; a broker may have.
-    ! multipass exec "$1" -- sudo test -e /etc/mesh/mosquitto.conf -o -e /etc/mesh/mesh.toml 2>/dev/null </dev/null ||
-      fail "$1 was in use and does not take its address any more; see: multipass exec $1 -- networkctl status --all"
+    # What was never finished has nothing to lose; what was in use may have, and does so too if it cannot be asked.
+    was=$(multipass exec "$1" -- sudo sh -c '
+      if [ -e /etc/mesh/mosquitto.conf ] || [ -e /etc/mesh/mesh.toml ]; then echo used; else echo unused; fi' 2>/dev/null </dev/null) || was=''
+    [ "$was" = unused ] ||
+      fail "$1 ${was:+was in use and }does not take its address or does not answer; see: multipass info $1, and multipass exec $1 -- networkctl status --all"
     say "$1 was never finished: it is made again"
     delete_vm "$1"
     make_vm "$1"

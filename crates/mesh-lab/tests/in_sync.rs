@@ -148,7 +148,6 @@ async fn a_broker_that_returns_is_eligible_only_when_it_is_in_sync() {
         }
     });
     let all = told_again.await.unwrap_or_else(|late| panic!("{late}"));
-    assert_eq!(all.len(), told + 1, "{all:?}");
     let elapsed = all[told].to_string();
     assert!(
         elapsed.contains("\"elapsed_ms\":"),

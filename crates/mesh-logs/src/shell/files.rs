@@ -27,8 +27,12 @@ const FORGET_AFTER_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
 /// A file that is this far ahead of another one waits for it.
 const AHEAD_US: i64 = 1_000_000;
 
-/// But it does not wait for longer than this, whatever times its lines tell.
+/// But it does not wait for longer than this, whatever times its lines tell…
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// … and then for so long at most before each of its turns, until it is ahead no more: it may be one that is still being
+/// written, beside one with a day to be read.
+const NEXT_WAIT: Duration = Duration::from_millis(50);
 
 /// The files of one source.
 struct Group {
@@ -44,25 +48,35 @@ struct Turn {
     tail: Tail,
     /// Whether it is known to have more to be read.
     more: bool,
-    /// Since when it waits for others.
-    waits_since: Option<Instant>,
+    /// Until when it waits for others.
+    waits_until: Option<Instant>,
 }
 
 impl Turn {
-    /// Whether it waits this time for a file whose last line is of the time `behind`.
-    fn waits_for(&mut self, behind: Option<i64>) -> bool {
-        let waited = self.waits_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let waits = self.more && waits(self.tail.last_key(), behind, waited);
-        self.waits_since = waits.then(|| self.waits_since.unwrap_or_else(Instant::now));
-        waits
+    /// Whether it waits at `now` for a file whose last line is of the time `behind`.
+    fn waits_for(&mut self, behind: Option<i64>, now: Instant) -> bool {
+        if !self.more || !is_ahead(self.tail.last_key(), behind) {
+            self.waits_until = None;
+            return false;
+        }
+        waits(&mut self.waits_until, now)
     }
 }
 
-/// Whether a file that has read up to the time `last`, and has waited for `waited`, goes on waiting for the one that has read
-/// up to `behind` only; times are those of lines, in microseconds.
-fn waits(last: i64, behind: Option<i64>, waited: Duration) -> bool {
-    let is_ahead = behind.is_some_and(|behind| last > behind.saturating_add(AHEAD_US));
-    is_ahead && waited < LONGEST_WAIT
+/// Whether a file that has read up to the time `last` is ahead of the one that has read up to `behind` only; times are
+/// those of lines, in microseconds.
+fn is_ahead(last: i64, behind: Option<i64>) -> bool {
+    behind.is_some_and(|behind| last > behind.saturating_add(AHEAD_US))
+}
+
+/// Whether a file that is ahead goes on waiting at `now`. When it does not, it has a turn.
+fn waits(until: &mut Option<Instant>, now: Instant) -> bool {
+    let end = *until.get_or_insert(now + LONGEST_WAIT);
+    let waits = now < end;
+    if !waits {
+        *until = Some(now + NEXT_WAIT);
+    }
+    waits
 }
 
 /// Reads all file sources of `logs` until `token` is cancelled or the pipeline has ended.
@@ -159,7 +173,7 @@ impl Group {
         let turn = Turn {
             tail: Tail::new(path.clone(), Intake::new(&self.source, state), grace),
             more: false,
-            waits_since: None,
+            waits_until: None,
         };
         self.tails.insert(path, turn);
         Ok(())
@@ -177,7 +191,7 @@ impl Group {
         let mut more = false;
         let mut troubles = Vec::new();
         for (path, turn) in &mut self.tails {
-            if turn.waits_for(behind) {
+            if turn.waits_for(behind, Instant::now()) {
                 more = true;
                 continue;
             }
@@ -256,19 +270,22 @@ mod tests {
     #[test]
     fn who_is_ahead_waits_but_not_for_ever() {
         let second = 1_000_000;
-        for (last, behind, waited, expected) in [
-            (10 * second, Some(8 * second), Duration::ZERO, true),
-            (10 * second, Some(9 * second), Duration::ZERO, false),
-            (10 * second, Some(10 * second), Duration::ZERO, false),
-            (10 * second, None, Duration::ZERO, false),
-            (10 * second, Some(8 * second), LONGEST_WAIT, false),
-            (i64::MAX, Some(i64::MAX), Duration::ZERO, false),
+        for (last, behind, expected) in [
+            (10 * second, Some(8 * second), true),
+            (10 * second, Some(9 * second), false),
+            (10 * second, Some(10 * second), false),
+            (10 * second, None, false),
+            (i64::MAX, Some(i64::MAX), false),
         ] {
-            assert_eq!(
-                waits(last, behind, waited),
-                expected,
-                "{last} {behind:?} {waited:?}"
-            );
+            assert_eq!(is_ahead(last, behind), expected, "{last} {behind:?}");
         }
+        let mut until = None;
+        let begin = Instant::now();
+        assert!(waits(&mut until, begin));
+        assert!(waits(&mut until, begin + LONGEST_WAIT / 2));
+        let first = begin + LONGEST_WAIT;
+        assert!(!waits(&mut until, first));
+        assert!(waits(&mut until, first), "one turn");
+        assert!(!waits(&mut until, first + NEXT_WAIT), "and soon the next");
     }
 }
