@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -190,22 +191,19 @@ pub(crate) async fn version(connection: &mut SqliteConnection) -> Result<usize, 
 fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%6f");
     let aside = beside(path, &format!(".damaged-{stamp}"));
-    let moved = |from: &Path, to: &Path| {
-        std::fs::rename(from, to).map_err(|source| StoreError::File {
+    // What is not there need not be moved; a reader that ends at this moment takes the companions away.
+    let moved = |from: &Path, to: &Path| match std::fs::rename(from, to) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(StoreError::File {
             what: "set aside the damaged database",
             path: from.to_owned(),
             source,
-        })
+        }),
+        _ => Ok(()),
     };
     for companion in ["-wal", "-shm"] {
-        let from = beside(path, companion);
-        if from.exists() {
-            moved(&from, &beside(&aside, companion))?;
-        }
+        moved(&beside(path, companion), &beside(&aside, companion))?;
     }
-    if path.exists() {
-        moved(path, &aside)?;
-    }
+    moved(path, &aside)?;
     // Last, so that a crash on the way begins again.
     let marker = marker(path);
     if marker.exists() {
