@@ -77,9 +77,8 @@ impl Plugin {
 
     /// A message came over a link.
     fn arrive(&self, peer: Option<usize>, message: &mut Message<'_>) -> c_int {
-        let now = self.now();
         if let Some(topic) = policy::parse_internal(message.topic()) {
-            self.told(peer, &topic, message.payload(), now);
+            self.told(peer, &topic, message.payload(), self.now());
             return abi::ERR_ACL_DENIED;
         }
         let mut properties = self.properties.borrow_mut();
@@ -94,8 +93,9 @@ impl Plugin {
             payload: message.payload(),
             properties: &properties,
         };
-        let stamp = stamp.and_then(Stamp::parse);
-        let arrival = self.policy.borrow_mut().arrive(peer, stamp, &content, now);
+        // Most that comes has none: then nobody looks at a clock for it.
+        let stamped = stamp.and_then(Stamp::parse).map(|stamp| (stamp, self.now()));
+        let arrival = self.policy.borrow_mut().arrive(peer, stamped, &content);
         match arrival {
             Arrival::New(retain) => {
                 if let Some(retain) = retain {

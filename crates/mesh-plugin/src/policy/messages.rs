@@ -174,22 +174,21 @@ impl Policy {
         (0..self.peers.len()).any(|peer| self.replication.is_up(peer))
     }
 
-    /// A message came over the link from `peer`, with this stamp.
+    /// A message came over the link from `peer`: with this stamp, and now.
     pub fn arrive(
         &mut self,
         peer: Option<usize>,
-        stamp: Option<Stamp>,
+        stamped: Option<(Stamp, Now)>,
         content: &Content<'_>,
-        now: Now,
     ) -> Arrival {
-        let stamp = stamp.filter(|stamp| self.replication.is_believed(stamp, now));
-        if let Some(stamp) = &stamp {
-            self.heard(stamp.time, now);
+        let stamped = stamped.filter(|(stamp, now)| self.replication.is_believed(stamp, *now));
+        if let Some((stamp, now)) = &stamped {
+            self.heard(stamp.time, *now);
         }
         let mut nobody = LinkCounts::default();
         let counts = peer.map_or(&mut nobody, |peer| &mut self.peers[peer].counts);
         counts.received += 1;
-        let Some(stamp) = stamp else {
+        let Some((stamp, now)) = stamped else {
             return Arrival::New(None);
         };
         if !self.replication.arrived(&stamp) {

@@ -149,7 +149,7 @@ fn message(
             Verdict::Accept
         }
         Handling::Arrive(peer) => {
-            let arrival = policy.arrive(peer, None, &CONTENT, NOW);
+            let arrival = policy.arrive(peer, None, &CONTENT);
             assert_eq!(arrival, Arrival::New(None), "it has no stamp");
             Verdict::Accept
         }

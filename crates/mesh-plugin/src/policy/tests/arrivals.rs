@@ -3,14 +3,14 @@
 use super::*;
 use crate::stamp::Hlc;
 
-fn stamp(text: &str) -> Option<Stamp> {
+fn stamp(text: &str) -> Option<(Stamp, Now)> {
     let stamp = Stamp::parse(text);
     assert!(stamp.is_some(), "{text}");
-    stamp
+    stamp.map(|stamp| (stamp, NOW))
 }
 
 /// A stamp of the time at which tests happen.
-fn of(origin: &str, epoch: u64, seq: u64) -> Option<Stamp> {
+fn of(origin: &str, epoch: u64, seq: u64) -> Option<(Stamp, Now)> {
     let time = Hlc::at_ms(NOW.wall_ms).0;
     stamp(&format!("1 {origin} {epoch:x} {seq:x} {time:x} 1"))
 }
@@ -19,18 +19,18 @@ fn of(origin: &str, epoch: u64, seq: u64) -> Option<Stamp> {
 fn what_comes_a_second_time_is_dropped_whoever_brings_it() {
     let mut policy = linked();
     assert_eq!(
-        policy.arrive(Some(0), of("b2", 1, 1), &CONTENT, NOW),
+        policy.arrive(Some(0), of("b2", 1, 1), &CONTENT),
         Arrival::New(Some(false))
     );
     for peer in [0, 1] {
         assert_eq!(
-            policy.arrive(Some(peer), of("b2", 1, 1), &CONTENT, NOW),
+            policy.arrive(Some(peer), of("b2", 1, 1), &CONTENT),
             Arrival::Duplicate
         );
     }
     // Another number, another boot, another broker.
     for (epoch, seq, origin) in [(1, 2, "b2"), (2, 1, "b2"), (1, 1, "b3"), (1, 1, "b4")] {
-        let arrival = policy.arrive(Some(0), of(origin, epoch, seq), &CONTENT, NOW);
+        let arrival = policy.arrive(Some(0), of(origin, epoch, seq), &CONTENT);
         assert_eq!(arrival, Arrival::New(Some(false)), "{origin} {epoch} {seq}");
     }
     let counts: Vec<LinkCounts> = policy.counts().collect();
@@ -44,9 +44,9 @@ fn what_has_no_stamp_or_none_that_is_believed_passes() {
     let far = Hlc::at_ms(NOW.wall_ms * 2).0;
     let absurd = stamp(&format!("1 b2 1 1 {far:x} 1"));
     for _ in 0..2 {
-        assert_eq!(policy.arrive(Some(0), None, &CONTENT, NOW), Arrival::New(None));
+        assert_eq!(policy.arrive(Some(0), None, &CONTENT), Arrival::New(None));
         assert_eq!(
-            policy.arrive(Some(0), absurd.clone(), &CONTENT, NOW),
+            policy.arrive(Some(0), absurd.clone(), &CONTENT),
             Arrival::New(None)
         );
     }
@@ -60,11 +60,11 @@ fn what_has_no_stamp_or_none_that_is_believed_passes() {
 fn own_messages_do_not_come_back() {
     let mut policy = linked();
     assert_eq!(
-        policy.arrive(Some(0), of("b1", NOW.wall_ms, 1), &CONTENT, NOW),
+        policy.arrive(Some(0), of("b1", NOW.wall_ms, 1), &CONTENT),
         Arrival::Duplicate
     );
     assert_eq!(
-        policy.arrive(Some(0), of("b1", 1, 1), &CONTENT, NOW),
+        policy.arrive(Some(0), of("b1", 1, 1), &CONTENT),
         Arrival::Duplicate
     );
 }

@@ -88,7 +88,7 @@ fn stamp_of(origin: &str, seq: u64, sent: Now) -> Stamp {
 /// What b2 sets there at that time of its clock comes over its link.
 fn elsewhere(policy: &mut Policy, seq: u64, sent: Now, now: Now) -> Stamp {
     let stamp = stamp_of("b2", seq, sent);
-    policy.arrive(Some(0), Some(stamp.clone()), &CONTENT, now);
+    policy.arrive(Some(0), Some((stamp.clone(), now)), &CONTENT);
     stamp
 }
 
@@ -270,7 +270,7 @@ fn a_deletion_is_told_again_to_who_came_when_something_older_was_stored() {
         ..CONTENT
     };
     let cleared = stamp_of("b2", 1, at(11_000));
-    policy.arrive(Some(0), Some(cleared), &empty, at(13_000));
+    policy.arrive(Some(0), Some((cleared, at(13_000))), &empty);
     assert_eq!(release(&mut policy), Verdict::Refuse);
     policy.subscribe(BOB, None, b"a/#");
     let removal = Publish {
