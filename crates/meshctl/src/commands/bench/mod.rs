@@ -5,6 +5,7 @@ mod dashboard;
 mod failover;
 mod logs;
 mod mesh;
+mod middle;
 mod networks;
 mod path;
 mod report;

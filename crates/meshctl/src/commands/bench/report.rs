@@ -1,7 +1,7 @@
 //! The figures of `meshctl bench mesh`, as JSON and as tables.
 //!
 //! Absolute figures depend on the machine, so each comes with the ratio to its peer. A ratio is the median of
-//! the ratios of each round, in which all networks were measured one after the other.
+//! the ratios of each round, in which all networks were measured one after the other, with what it is sure within.
 
 use std::fmt;
 
@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::crash::{Crashes, RATE};
+use super::middle::Middle;
 use super::networks::Kind;
 use super::path::Path;
 use super::size::Size;
@@ -46,9 +47,9 @@ pub struct SpeedRow {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Ratio {
     /// Of messages a second.
-    pub throughput: f64,
+    pub throughput: Middle,
     /// Of CPU for a delivery.
-    pub cpu: Option<f64>,
+    pub cpu: Option<Middle>,
 }
 
 impl Ratio {
@@ -56,8 +57,8 @@ impl Ratio {
     fn new(bursts: &[Burst], peers: &[Burst]) -> Self {
         let pairs = || bursts.iter().zip(peers);
         Self {
-            throughput: median(pairs().map(|(burst, peer)| burst.per_s / peer.per_s)),
-            cpu: median_of_known(
+            throughput: Middle::of(pairs().map(|(burst, peer)| burst.per_s / peer.per_s)),
+            cpu: Middle::of_known(
                 pairs().map(|(burst, peer)| Some(burst.cpu_us_per_delivery? / peer.cpu_us_per_delivery?)),
             ),
         }
@@ -85,7 +86,8 @@ impl SpeedRow {
         let networks = kinds.iter().zip(bursts).map(|(kind, rounds)| NetworkSpeed {
             kind: *kind,
             per_s: median(rounds.iter().map(|burst| burst.per_s)),
-            cpu_us_per_delivery: median_of_known(rounds.iter().map(|burst| burst.cpu_us_per_delivery)),
+            cpu_us_per_delivery: Middle::of_known(rounds.iter().map(|burst| burst.cpu_us_per_delivery))
+                .map(|middle| middle.median),
             missing: rounds.iter().map(|burst| burst.missing).sum(),
             twice: rounds.iter().map(|burst| burst.twice).sum(),
         });
@@ -115,9 +117,9 @@ pub struct LatencyRow {
     /// Medians of the star's rounds.
     pub star: Latency,
     /// p50 of the mesh over that of the star.
-    pub p50_to_star: f64,
+    pub p50_to_star: Middle,
     /// p99 of the mesh over that of the star.
-    pub p99_to_star: f64,
+    pub p99_to_star: Middle,
 }
 
 impl LatencyRow {
@@ -133,23 +135,14 @@ impl LatencyRow {
             load,
             mesh: medians(mesh),
             star: medians(star),
-            p50_to_star: median(pairs().map(|(mesh, star)| mesh.p50_us / star.p50_us)),
-            p99_to_star: median(pairs().map(|(mesh, star)| mesh.p99_us / star.p99_us)),
+            p50_to_star: Middle::of(pairs().map(|(mesh, star)| mesh.p50_us / star.p50_us)),
+            p99_to_star: Middle::of(pairs().map(|(mesh, star)| mesh.p99_us / star.p99_us)),
         }
     }
 }
 
-/// The middle value, or the upper one of the two middle values; NaN if there is none.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The median if every value is known.
-fn median_of_known(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    let values: Option<Vec<f64>> = values.collect();
-    values.map(|values| median(values.into_iter()))
+    Middle::of(values).median
 }
 
 impl fmt::Display for Report {
@@ -162,7 +155,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "The mesh to its peers: to the star; to the fan, which is the mesh without the plugin and with messages on\n\
-             the links from the first broker only; and to a mesh whose plugin only keeps messages from looping\n"
+             the links from the first broker only; and to a mesh whose plugin only keeps messages from looping\n\
+             (medians of all rounds; in brackets, within what they are certain at 95 %)\n"
         )?;
         writeln!(f, "{}\n", self.ratio_table())?;
         if self.latency.is_empty() {
@@ -216,8 +210,8 @@ impl Report {
                 table.add_row([
                     row.load.to_string(),
                     kind.to_string(),
-                    figure(Some(throughput), 2),
-                    figure(cpu, 2),
+                    throughput.to_string(),
+                    cpu.map_or("?".to_owned(), |cpu| cpu.to_string()),
                 ]);
             }
         }
@@ -245,8 +239,8 @@ impl Report {
                 figure(Some(row.mesh.p99_us), 0),
                 figure(Some(row.star.p50_us), 0),
                 figure(Some(row.star.p99_us), 0),
-                figure(Some(row.p50_to_star), 2),
-                figure(Some(row.p99_to_star), 2),
+                row.p50_to_star.to_string(),
+                row.p99_to_star.to_string(),
             ]);
         }
         table
