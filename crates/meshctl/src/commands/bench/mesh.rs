@@ -25,6 +25,10 @@ pub struct MeshArgs {
     /// Only throughput and CPU
     #[arg(long)]
     speed: bool,
+
+    /// So many rounds, in each of which every network is measured once (default: 15, with --quick 2)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
 }
 
 /// How much is measured.
@@ -60,6 +64,7 @@ const LATENCY_RATE: f64 = 1000.0;
 /// Runs the bench. The exit code is 1 if a message was missing or came twice.
 pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     let effort = if args.quick { QUICK } else { FULL };
+    let rounds = args.rounds.map_or(effort.rounds, usize::from);
     let mut report = Report::default();
     let kinds = [
         Kind::Mesh,
@@ -75,8 +80,8 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     }
     for load in Load::ALL {
         let mut bursts: Vec<Vec<Burst>> = vec![Vec::new(); labs.len()];
-        for round in 1..=effort.rounds {
-            say(&format!("throughput, {load}: round {round} of {}", effort.rounds));
+        for round in 1..=rounds {
+            say(&format!("throughput, {load}: round {round} of {rounds}"));
             for place in order(round, labs.len()) {
                 bursts[place].push(burst(&labs[place].1, load, effort.messages).await?);
             }
@@ -92,11 +97,8 @@ pub async fn run(args: MeshArgs) -> anyhow::Result<ExitCode> {
     for path in Path::ALL {
         for load in Load::ALL.into_iter().filter(|load| !load.retained) {
             let mut latencies: Vec<Vec<Latency>> = vec![Vec::new(); 2];
-            for round in 1..=effort.rounds {
-                say(&format!(
-                    "latency {path}, {load}: round {round} of {}",
-                    effort.rounds
-                ));
+            for round in 1..=rounds {
+                say(&format!("latency {path}, {load}: round {round} of {rounds}"));
                 let (from, to) = path.ends(round, 5);
                 for place in order(round, latencies.len()) {
                     latencies[place].push(
