@@ -3,7 +3,7 @@
 #
 #   ./deploy/run-tests.sh [--long] [FILTER…]
 #   ./deploy/run-tests.sh scenarios [--long] [--lab | --netns] [--every=TIME] [--for=TIME] [NAME…]
-#   ./deploy/run-tests.sh --vm [--ssh=USER] [--user=NAME --password-file=FILE] [--long] [--every=TIME] [--for=TIME] [NAME…]
+#   ./deploy/run-tests.sh --vm [--ssh=USER | --hands-off] [--user=NAME --password-file=FILE] [--long] [--every=TIME] [--for=TIME] [NAME…]
 #
 # --long      the large counts: hours instead of minutes
 # FILTER      only tests whose name contains it
@@ -13,6 +13,7 @@
 # --every, --for   of the scenario failure: a fault so often, for so long
 # --vm        all but `crowd` in the network that is deployed, from the machine in front of its brokers: they break it and
 #             mend it. Machines are reached as deploy-brokers.sh does, and need nftables to be cut off; clients log in as NAME.
+#             With --hands-off machines are not reached at all: only what breaks nothing.
 set -euo pipefail
 
 # shellcheck source=deploy/lib/all.sh
@@ -35,7 +36,7 @@ esac
 for argument in "$@"; do
   case $argument in
     -h | --help)
-      sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     --long)
@@ -46,7 +47,7 @@ for argument in "$@"; do
       [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
       scenarios+=("$argument")
       ;;
-    --every=* | --for=* | --ssh=* | --user=* | --password-file=*)
+    --every=* | --for=* | --hands-off | --ssh=* | --user=* | --password-file=*)
       [ -n "$only_scenarios" ] || fail "$argument is for scenarios; see --help"
       scenarios+=("$argument")
       ;;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use mesh_lab::{Fault, Lab, Request};
 use mesh_model::{BrokerId, Snapshot};
 use mesh_runtime::Config;
@@ -22,6 +22,8 @@ enum Hands {
     Lab(PathBuf),
     /// systemd on machines of their own.
     Machines(Machines),
+    /// Nobody: brokers are in containers, or are somebody else's.
+    Nobody,
 }
 
 /// A running network: a lab of this process or of another one, or one that is deployed.
@@ -57,8 +59,9 @@ impl Network {
         Ok(Self::new(state.to_owned(), config))
     }
 
-    /// The network that is deployed as `config` says, with this machine in front of the brokers.
-    pub async fn deployed(config: Config, reach: Reach, login: Login) -> Self {
+    /// The network that is deployed as `config` says, with this machine in front of the brokers. Without a way to reach their
+    /// machines no fault can be made in it.
+    pub async fn deployed(config: Config, reach: Option<Reach>, login: Login) -> Self {
         let brokers = config.topology.brokers().iter();
         let brokers: Vec<_> = brokers
             .map(|broker| (broker.id.clone(), broker.address))
@@ -67,14 +70,18 @@ impl Network {
         if balancer.ip().is_unspecified() {
             balancer.set_ip(Ipv4Addr::LOCALHOST.into());
         }
-        let machines = Machines {
+        let machines = reach.map(|reach| Machines {
             brokers: brokers.clone(),
             reach,
             login: login.clone(),
+        });
+        let can_cut = match &machines {
+            Some(machines) => machines.can_cut().await,
+            None => false,
         };
         Self {
-            can_cut: machines.can_cut().await,
-            hands: Hands::Machines(machines),
+            can_cut,
+            hands: machines.map_or(Hands::Nobody, Hands::Machines),
             config,
             brokers,
             balancer,
@@ -106,8 +113,13 @@ impl Network {
     pub fn machines(&self) -> Option<&Machines> {
         match &self.hands {
             Hands::Machines(machines) => Some(machines),
-            Hands::Lab(_) => None,
+            Hands::Lab(_) | Hands::Nobody => None,
         }
+    }
+
+    /// Whether there is somebody to make faults.
+    pub fn can_break(&self) -> bool {
+        !matches!(self.hands, Hands::Nobody)
     }
 
     /// As whom clients log in.
@@ -147,6 +159,7 @@ impl Network {
                 asked.map_err(anyhow::Error::from)
             }
             Hands::Machines(machines) => machines.fault(fault).await,
+            Hands::Nobody => Err(anyhow!("the brokers' machines are not to be reached")),
         };
         done.with_context(|| format!("the fault {fault:?}"))
     }
@@ -158,7 +171,7 @@ impl Network {
     /// If a machine cannot be reached.
     pub async fn mend(&self) -> anyhow::Result<()> {
         match &self.hands {
-            Hands::Lab(_) => Ok(()),
+            Hands::Lab(_) | Hands::Nobody => Ok(()),
             Hands::Machines(machines) => machines.mend().await,
         }
     }

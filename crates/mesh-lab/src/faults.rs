@@ -1,12 +1,10 @@
 //! Faults, and whether a process answers again after one.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mesh_model::BrokerId;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use crate::error::LabError;
 use crate::lab::Lab;
@@ -294,25 +292,11 @@ impl Shared {
 
     /// Waits until a message from each broker reaches each other one on a topic below `prefix`.
     pub(crate) async fn links_carry(&self, prefix: &str, deadline: Duration) -> Result<(), LabError> {
-        let (missing, seen) = watch::channel(BTreeSet::new());
-        let carry = async {
-            let brokers = self.config.topology.brokers();
-            let sessions = ready::sessions(&self.net, brokers, &self.secrets).await?;
-            ready::links(sessions, prefix, &missing).await
-        };
-        // It ends only with an error: a death, or the deadline.
-        let watch_over = poll_until("a message over every link", deadline, || async {
-            let died = self
-                .config
-                .topology
-                .ids()
-                .find_map(|id| self.processes.died(id.as_str()));
-            let links: Vec<String> = seen.borrow().iter().cloned().collect();
-            died.ok_or_else(|| format!("nothing over {}", links.join(", ")))
-        });
-        tokio::select! {
-            carried = carry => carried.map_err(LabError::Net),
-            died = watch_over => Err(died?),
-        }
+        let topology = &self.config.topology;
+        let sessions = ready::sessions(&self.net, topology.brokers(), &self.secrets);
+        ready::links_carry_unless(sessions, prefix, deadline, || {
+            topology.ids().find_map(|id| self.processes.died(id.as_str()))
+        })
+        .await
     }
 }

@@ -1,4 +1,7 @@
 //! Whether everything answers, observed as a client would.
+//!
+//! A bridge that is connected has not subscribed yet, and QoS 0 of that moment is lost on it: that a link carries is known
+//! only when a message has come over it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,8 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::error::in_full;
+use crate::error::{LabError, in_full};
 use crate::net::{Network, Place};
+use crate::wait::poll_until;
 
 /// Time for one answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -54,11 +58,45 @@ pub(crate) async fn session(
         .map_err(|error| format!("{}: {error}", broker.id))
 }
 
+/// Waits until a message from each broker of these sessions has reached each other one, on a topic below `prefix`, which
+/// their users have to be allowed to write and read.
+///
+/// # Errors
+///
+/// [`LabError::TimedOut`] at the deadline, with the links that carried nothing; [`LabError::Net`] if a session ends.
+pub async fn links_carry(
+    sessions: Vec<(BrokerId, Connection)>,
+    prefix: &str,
+    deadline: Duration,
+) -> Result<(), LabError> {
+    links_carry_unless(async { Ok(sessions) }, prefix, deadline, || None).await
+}
+
+/// [`links_carry`] with sessions that are still to be opened, which ends early if `died` has something to tell.
+pub(crate) async fn links_carry_unless(
+    sessions: impl Future<Output = Result<Vec<(BrokerId, Connection)>, String>>,
+    prefix: &str,
+    deadline: Duration,
+    died: impl Fn() -> Option<LabError>,
+) -> Result<(), LabError> {
+    let (missing, seen) = watch::channel(BTreeSet::new());
+    let carry = async { links(sessions.await?, prefix, &missing).await };
+    // It ends only with an error: a death, or the deadline.
+    let watch_over = poll_until("a message over every link", deadline, || async {
+        let links: Vec<String> = seen.borrow().iter().cloned().collect();
+        died().ok_or_else(|| format!("nothing over {}", links.join(", ")))
+    });
+    tokio::select! {
+        carried = carry => carried.map_err(LabError::Net),
+        died = watch_over => Err(died?),
+    }
+}
+
 /// Sends messages into every broker until each has come out of every other one, which proves every link.
 ///
 /// Returns only then, or with what is wrong; the caller has the deadline, and finds in `missing` what has not
 /// been seen yet.
-pub(crate) async fn links(
+async fn links(
     sessions: Vec<(BrokerId, Connection)>,
     topic: &str,
     missing: &watch::Sender<BTreeSet<String>>,

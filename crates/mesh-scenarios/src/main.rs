@@ -44,6 +44,9 @@ struct Arguments {
     /// --vm: reach the brokers' machines by ssh as this user, who is root or may use sudo; else by Multipass
     #[arg(long, value_name = "USER")]
     ssh: Option<String>,
+    /// --vm: the brokers' machines cannot be reached, as in containers: only scenarios that break nothing
+    #[arg(long, conflicts_with = "ssh")]
+    hands_off: bool,
     /// --vm: log in to brokers as this user
     #[arg(long, value_name = "NAME", requires = "password_file")]
     user: Option<String>,
@@ -135,7 +138,11 @@ async fn mend(settings: &Settings) {
 /// The network that is deployed, as these flags tell.
 async fn deployed(arguments: &Arguments) -> anyhow::Result<Network> {
     let config = Config::load(&arguments.config, std::env::vars(), &[])?;
-    let reach = arguments.ssh.clone().map_or(Reach::Multipass, Reach::Ssh);
+    let reach = match &arguments.ssh {
+        _ if arguments.hands_off => None,
+        Some(user) => Some(Reach::Ssh(user.clone())),
+        None => Some(Reach::Multipass),
+    };
     Ok(Network::deployed(config, reach, login(arguments)?).await)
 }
 

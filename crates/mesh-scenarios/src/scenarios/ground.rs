@@ -9,7 +9,7 @@ use mesh_model::snapshot::BrokerSnapshot;
 use mesh_model::{BrokerId, HealthStatus};
 use mesh_runtime::atomic_file;
 use mesh_runtime::mqtt::mqttbytes::v5::{ConnAck, Connect, LastWill};
-use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, Version, mqttbytes};
+use mesh_runtime::mqtt::{Connection, Identity, MqttError, Packet, Version, mqttbytes, open_within};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -17,6 +17,9 @@ use tokio::process::Command;
 use super::{Settings, network};
 use crate::client;
 use crate::story::Story;
+
+/// Below this prefix messages show that links carry. Users of their own may not write where the lab does.
+const LINKS: &str = "scenario-links/";
 
 /// Where a client connects, and as whom.
 #[derive(Debug, Clone)]
@@ -77,11 +80,14 @@ impl Ground {
                 anyhow::Ok(())
             });
             well.await?;
-            return Ok(Self {
+            let ground = Self {
                 lab: None,
                 network: network.clone(),
                 clients: configure_clients(network.login())?,
-            });
+            };
+            // Healthy brokers may have links that are still to be made.
+            mesh_lab::links_carry(ground.sessions().await?, LINKS, super::PATIENCE).await?;
+            return Ok(ground);
         }
         let lab = network(story, settings).await?;
         Ok(Self {
@@ -143,6 +149,18 @@ impl Ground {
             login: self.network.login().clone(),
             keep_alive_s: 0,
         }
+    }
+
+    /// A session on each broker, past the balancer.
+    async fn sessions(&self) -> anyhow::Result<Vec<(BrokerId, Connection)>> {
+        let mut sessions = Vec::new();
+        for (id, address) in self.network.brokers() {
+            let identity = self.identity(&format!("scenario-links-{id}"));
+            let opened = open_within(*address, &identity, super::PATIENCE).await;
+            let session = opened.with_context(|| format!("a session on {id}"))?;
+            sessions.push((id.clone(), session));
+        }
+        Ok(sessions)
     }
 
     /// Who serves.

@@ -64,6 +64,14 @@ impl Scenario {
             Self::Crowd if settings.deployed.is_some() => Some(
                 "5,000 clients of one machine need its ports and files for themselves; it needs --lab or --netns",
             ),
+            Self::Replication | Self::Conformance => None,
+            _ if settings
+                .deployed
+                .as_ref()
+                .is_some_and(|network| !network.can_break()) =>
+            {
+                Some("it breaks brokers, whose machines are not to be reached (--hands-off)")
+            }
             _ => None,
         }
     }
