@@ -300,6 +300,41 @@ async fn a_second_start_and_a_taken_port_are_refused_and_retained_data_is_kept()
 }
 
 #[tokio::test]
+async fn links_that_carry_nothing_are_named() {
+    let lab = Lab::start(LabOptions {
+        brokers: 2,
+        balancer: false,
+        // No links at all.
+        broker_conf: Some(Arc::new(|config, _, id| {
+            let brokers = config.topology.brokers().iter();
+            let address = brokers
+                .filter(|broker| broker.id == *id)
+                .map(|broker| broker.address);
+            let listener = |at: std::net::SocketAddr| format!("listener {} {}\n", at.port(), at.ip());
+            let user = &config.mosquitto.user;
+            format!(
+                "{}allow_anonymous true\nuser {user}\n",
+                address.map(listener).collect::<String>()
+            )
+        })),
+        ready_topic: None,
+        ..options()
+    });
+    let lab = lab.await.unwrap();
+    let mut sessions = Vec::new();
+    for id in lab.config().topology.ids() {
+        sessions.push((id.clone(), client(lab.broker(id)).await.unwrap()));
+    }
+    let carried = mesh_lab::links_carry(sessions, "test/", SECOND).await;
+    let message = carried.unwrap_err().to_string();
+    assert!(
+        message.contains("nothing over broker1 → broker2, broker2 → broker1"),
+        "{message}"
+    );
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_start_that_fails_names_the_culprit_and_leaves_nothing() {
     let block = PortBlock::reserve().unwrap();
     let folder = tempfile::tempdir().unwrap();
