@@ -204,6 +204,7 @@ test_services() {
   deploy/tests/deploy.sh || fail "the deployment over ssh does not do what it should, see above"
   [ -n "${MESH_TEST_LONG-}" ] || return 0
   deploy/tests/vm.sh || fail "the scenarios do not hold on machines of their own, see above"
+  deploy/tests/fresh.sh || fail "Rust is not installed as it should be where there is none, see above"
   deploy/tests/docker.sh || fail "docker-compose.test.yml does not do what it should, see above"
   deploy/tests/multipass.sh || fail "the deployment by Multipass does not do what it should, see above"
   deploy/tests/macos.sh || fail "the deployment on a Mac does not do what it should, see above"

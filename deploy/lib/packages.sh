@@ -134,17 +134,49 @@ rust_is_new_enough() {
   [ "$(printf '%s\n%s\n' "$(rust_wanted)" "$have" | sort -t. -k1,1n -k2,2n | head -n 1)" = "$(rust_wanted)" ]
 }
 
+# rustup_target: the name that Rust has for this kind of machine.
+rustup_target() {
+  case $(uname -sm) in
+    'Linux x86_64') printf 'x86_64-unknown-linux-gnu' ;;
+    'Linux aarch64') printf 'aarch64-unknown-linux-gnu' ;;
+    'Darwin x86_64') printf 'x86_64-apple-darwin' ;;
+    'Darwin arm64') printf 'aarch64-apple-darwin' ;;
+    *) fail "there is no Rust $(rust_wanted) or later here; for $(uname -sm) install it from https://rustup.rs and start again" ;;
+  esac
+}
+
+# sha256_of FILE
+sha256_of() {
+  if found sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -c 1-64
+}
+
+# install_rustup: its own installer as a program and not as a script from the network, used only if it came whole. rustup
+# has the same variable for a mirror.
+install_rustup() {
+  local folder from target
+  target=$(rustup_target) || exit 1
+  found curl || install curl ca-certificates
+  from=${RUSTUP_UPDATE_ROOT:-https://static.rust-lang.org/rustup}/dist/$target/rustup-init
+  folder=$(mktemp -d)
+  say "no Rust $(rust_wanted) or later here; installing it with rustup into ${CARGO_HOME:-$HOME/.cargo}"
+  {
+    curl --proto '=https' --tlsv1.2 -sSf --retry 2 -o "$folder/rustup-init" "$from" &&
+      curl --proto '=https' --tlsv1.2 -sSf --retry 2 -o "$folder/sha256" "$from.sha256"
+  } || fail "$from cannot be fetched, see above; install Rust $(rust_wanted) or later from https://rustup.rs and start again"
+  [ "$(sha256_of "$folder/rustup-init")" = "$(cut -c 1-64 "$folder/sha256")" ] ||
+    fail "$from did not come whole: its sha256 is another one than that beside it; start again"
+  chmod 755 "$folder/rustup-init"
+  "$folder/rustup-init" -y -q --profile minimal --no-modify-path ||
+    fail "Rust could not be installed, see above; install Rust $(rust_wanted) or later from https://rustup.rs and start again"
+  rm -rf "$folder"
+  PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+}
+
 need_rust() {
   # rustup puts cargo here; a shell that was open before does not know it yet.
   [ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
   rust_is_new_enough && return 0
-  if ! found rustup; then
-    found curl || install curl ca-certificates
-    say "no Rust $(rust_wanted) or later here; installing it with rustup into ${CARGO_HOME:-$HOME/.cargo}"
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal --no-modify-path ||
-      fail "Rust could not be installed; install Rust $(rust_wanted) or later from https://rustup.rs and start again"
-    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
-  fi
+  found rustup || install_rustup
   rust_is_new_enough || rustup toolchain install --profile minimal stable ||
     fail "Rust $(rust_wanted) or later is needed; install it from https://rustup.rs and start again"
   rust_is_new_enough || rustup default stable >/dev/null

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The file system that every test machine starts from: a Debian with systemd, as a cloud image has it, and with the
-# packages that the scripts install, so that a machine needs no network for them. Needs say.sh and packages.sh.
+# packages that the scripts install, so that a machine needs no network for them. And one with nothing in it, which has a
+# network. Needs say.sh and packages.sh.
 
 # Kept between runs, since making it takes half a minute; not in the checkout.
 base_cache=${MESH_TEST_CACHE:-/var/cache/mqtt-mesh-tests}
@@ -94,4 +95,32 @@ END
   # A container has no udevd, and `netplan apply` asks for it.
   printf '#!/bin/sh\nexit 0\n' >"$base/usr/bin/udevadm"
   chmod 755 "$base/usr/libexec/netplan/generate" "$base/usr/bin/udevadm"
+}
+
+# plain_debian RELEASE: prints where the file system of that Debian is, with nothing in it that was not asked for; it is made
+# if it is not there.
+plain_debian() {
+  local debian log
+  debian=$base_cache/docker-$1-$(dpkg --print-architecture)
+  if [ ! -d "$debian" ]; then
+    found mmdebstrap || install mmdebstrap >&2
+    say "making the file system of Debian $1, kept in $debian" >&2
+    mkdir -p "$base_cache"
+    log=$(mktemp)
+    { rm -rf "$debian.making" && mmdebstrap --variant=minbase "$1" "$debian.making" && mv "$debian.making" "$debian"; } \
+      >"$log" 2>&1 || {
+      tail -n 20 "$log" >&2
+      fail "the file system of Debian $1 cannot be made; the last lines are above, all of them in $log"
+    }
+    rm -f "$log"
+  fi
+  printf '%s\n' "$debian"
+}
+
+# rust_answers: do the servers from which Rust and the crates come?
+rust_answers() {
+  local url
+  for url in "https://static.rust-lang.org/dist/channel-rust-$(rust_wanted).toml.sha256" https://index.crates.io/config.json; do
+    curl -sSf --max-time 20 -o /dev/null "$url" 2>/dev/null || return 1
+  done
 }
