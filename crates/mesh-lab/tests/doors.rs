@@ -139,6 +139,17 @@ async fn browsers_come_by_websockets_and_fail_over_like_everybody() {
     let brokers = ids(&lab);
     let address = lab.balancer_websockets().unwrap();
     let inboxes = listen(&lab, "doors/#").await;
+    for broker in lab.config().topology.brokers() {
+        for door in [broker.address, broker.websockets.unwrap()] {
+            TcpStream::connect(door).await.unwrap();
+            let elsewhere = SocketAddr::from(([127, 0, 0, 3], door.port()));
+            let taken = TcpStream::connect(elsewhere).await;
+            assert!(
+                taken.is_err(),
+                "{elsewhere} is open, though only {door} is asked for"
+            );
+        }
+    }
     let mut browser = Browser::open(address, "browser").await.unwrap();
     browser.publish("doors/ws", "first").await;
     for inbox in &inboxes {

@@ -48,7 +48,9 @@ pub fn broker_conf(config: &Config, secrets: &Secrets, id: &BrokerId) -> Result<
         optional("mosquitto.tls_dir", &path)
     };
     let listener = |address: Option<SocketAddr>| {
-        address.map(|address| context! { ip => address.ip().to_string(), port => address.port() })
+        address.map(|address| {
+            context! { ip => address.ip().to_string(), port => address.port(), is_ipv4 => address.is_ipv4() }
+        })
     };
     let tls = match tls_file("ca.crt")? {
         Some(ca) => Some(context! {
