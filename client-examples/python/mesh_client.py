@@ -63,6 +63,8 @@ class Options:
     certificate: str | None = None
     """A client's certificate and its key, where the broker asks for one."""
     key: str | None = None
+    websockets: bool = False
+    """By WebSockets, as browsers have to; the balancer has ports of their own for that."""
 
 
 def backoff(failures: int, longest: float) -> float:
@@ -103,7 +105,12 @@ class Session:
         self._is_open = False
         self._since = 0.0
         self._next_attempt = 0.0
-        self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, options.client_id, protocol=mqtt.MQTTv5)
+        self.mqtt = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            options.client_id,
+            protocol=mqtt.MQTTv5,
+            transport="websockets" if options.websockets else "tcp",
+        )
         self.mqtt.connect_timeout = CONNECT_PATIENCE
         if options.username is not None:
             self.mqtt.username_pw_set(options.username, options.password)
@@ -356,6 +363,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca-file", help="use TLS and trust these certificates; `system` for the system's own")
     parser.add_argument("--certificate", help="the client's own certificate, for TLS")
     parser.add_argument("--key", help="the key of that certificate")
+    parser.add_argument("--websockets", action="store_true", help="MQTT over WebSockets, where that is served")
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -368,6 +376,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         # A password among the arguments could be read by everyone on this machine.
         options.password = os.environ.get("MQTT_PASSWORD") or getpass.getpass("password: ")
     options.ca_file, options.certificate, options.key = arguments.ca_file, arguments.certificate, arguments.key
+    options.websockets = arguments.websockets
     return options
 
 

@@ -60,6 +60,30 @@ has_imported() {
   refuse "the database is not there to be given again" on host test -e /etc/mesh/broker1/mosquitto.db
 }
 
+# takes_websockets: as somebody who has browsers or Node-RED among the clients.
+takes_websockets() {
+  sed -i -e 's/^address = "\(.*\):1883"/&\nwebsockets = "\1:8083"/' \
+    -e 's/^\[balancer\]/&\nwebsockets = "127.0.0.1:8083"\nwebsockets_tls = "0.0.0.0:8084"/' "$machines/host/root/etc/mesh/mesh.toml"
+}
+
+# A client by WebSockets that stays. Each connection that it needs leaves a line.
+browser_connects() {
+  MQTT_PASSWORD=$password "$checkout/target/python-clients/bin/python" "$checkout/client-examples/python/subscriber.py" \
+    --websockets --broker 192.168.100.1:8084 --ca-file "$machines/host/root/etc/mesh/tls/ca.crt" --username mqtt \
+    --longest-pause 1 --topic 'test/#' >"$machines/browser" 2>"$machines/browser.said" </dev/null &
+  eventually 20 "a client by WebSockets subscribes" grep -q '^subscription to' "$machines/browser.said"
+  ok "a client connects by WebSockets with TLS"
+}
+
+browser_connections_are() {
+  [ "$(grep -c '^connected to .*, session ' "$machines/browser.said")" = "$1" ]
+}
+
+# browser_hears TEXT: it has heard what was published at the balancer, as the other one has.
+browser_hears() {
+  eventually 10 "the client by WebSockets hears «$1»" grep -q -F "test/word	$1" "$machines/browser"
+}
+
 # address BROKER
 address() {
   printf '192.168.100.%s\n' $((9 + ${1#broker}))
@@ -68,6 +92,7 @@ address() {
 from_nothing() {
   runs "the host is set up" setup-environment.sh --no-multipass --packages /root/packages/1
   imports
+  takes_websockets
   runs "five machines become brokers" deploy-brokers.sh --ssh admin --packages /root/packages/1
   password=$(sed -n 's/^ *password  *//p' "$machines/said")
   cp "$machines/said" "$machines/deployed"
@@ -90,6 +115,7 @@ from_nothing() {
   done
   client_connects
   ok "a client connects as it was told"
+  browser_connects
   cp "$machines/deployed" "$machines/said"
   has_imported
 }
@@ -175,7 +201,9 @@ changes_access() {
   eventually 10 "the session of that user is ended" grep -q -i refused "$machines/second"
   ok "the session of that user is ended"
   hears "after all that"
+  browser_hears "after all that"
   expect "the client that was there all the time is there still" connections_are 1
+  expect "and that by WebSockets too" browser_connections_are 1
   expect "and every process is the same" test "$(processes)$(unit mesh-nginx MainPID)" = "$before"
 }
 
@@ -202,7 +230,7 @@ upgrades_while_serving() {
   rm "$machines/host/root/etc/mesh/own/door.crt"
   "$checkout/deploy/make-certs.sh" "$machines/host/root/etc/mesh/own" door=192.168.100.13 >/dev/null
   rm "$machines/host/root/etc/mesh/extra/broker2/door.conf"
-  MQTT_PASSWORD=$password client fleet.py --balancer 192.168.100.1:8883 --user mqtt \
+  MQTT_PASSWORD=$password client fleet.py --balancer 192.168.100.1:8883 --websockets 192.168.100.1:8084 --user mqtt \
     --ca "$machines/host/root/etc/mesh/tls/ca.crt" --folder "$machines/fleet" \
     broker1=192.168.100.10 broker2=192.168.100.11 broker3=192.168.100.12 broker4=192.168.100.13 broker5=192.168.100.14 \
     >"$machines/told" &
@@ -221,7 +249,9 @@ upgrades_while_serving() {
   expect "own directives are the changed ones" on broker4 grep -q 260000 /etc/mesh/extra/broker4/own.conf
   refuse "and what was taken out is gone" reaches host 192.168.100.11 2883
   hears "after the upgrade"
+  browser_hears "after the upgrade"
   expect "the client that was there from the beginning had to connect again once" connections_are 2
+  expect "and that by WebSockets too" browser_connections_are 2
   expect "links go over TLS now" test "$(on broker1 ss -Htn state established 'dport = :8883' | wc -l)" = 4
   runs "the services read mesh.toml" start-services.sh
 }

@@ -14,7 +14,7 @@ import queue
 import sys
 import time
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -23,6 +23,9 @@ from paho.mqtt.properties import Properties
 
 PATIENCE = 10.0
 """Seconds for whatever has to happen."""
+
+WEBSOCKETS = 8084
+"""The port on which the balancer takes MQTT over WebSockets with TLS."""
 
 FAR_FUTURE = "V_______"
 """A time of a stamp that is later than any other, in the years after 6000: milliseconds since the epoch, in base 64."""
@@ -42,7 +45,8 @@ class Client:
         self.messages: queue.Queue[mqtt.MQTTMessage] = queue.Queue()
         self._told: queue.Queue[tuple[str, Any]] = queue.Queue()
         client_id = client_id if client_id is not None else f"doors-{uuid.uuid4().hex[:8]}"
-        self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5)
+        transport: Literal["tcp", "websockets"] = "websockets" if address[1] == WEBSOCKETS else "tcp"
+        self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5, transport=transport)
         self.mqtt.connect_timeout = PATIENCE
         if user is not None:
             self.mqtt.username_pw_set(user, password)
@@ -256,6 +260,7 @@ def main() -> int:
     parser.add_argument("broker", nargs="+")
     doors = Doors(parser.parse_args())
     doors.logins("at the balancer, over TLS", doors.balancer, doors.ca)
+    doors.logins("at the balancer, by WebSockets", (doors.balancer[0], WEBSOCKETS), doors.ca)
     doors.logins("at a broker", doors.first, None)
     doors.plain()
     doors.writing()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Clients that live through what is done to the brokers, and the account of what became of their messages.
 
-    fleet.py --balancer HOST:PORT --ca FILE --user NAME --folder DIR BROKER=HOST…
+    fleet.py --balancer HOST:PORT --websockets HOST:PORT --ca FILE --user NAME --folder DIR BROKER=HOST…
 
 They are the project's own examples (client-examples/python): publishers with an outbox, QoS 1, and subscribers, behind
-the balancer; and at each broker itself a witness with a session that outlives its connection. The password is in
-MQTT_PASSWORD.
+the balancer, one of each by WebSockets; and at each broker itself a witness with a session that outlives its connection.
+The password is in MQTT_PASSWORD.
 
 It makes DIR/ready when messages pass everywhere, goes on until it is told to end (SIGTERM), waits until every witness
 has what was acknowledged, and then says how it was, a line `ok: …` or `not so: …` each; it ends with 1 if anything was
@@ -74,14 +74,18 @@ class Fleet:
         self.folder: Path = arguments.folder
         self.folder.mkdir(parents=True)
         login = ["--username", arguments.user, "--longest-pause", "1"]
-        balanced = ["--broker", arguments.balancer, "--ca-file", arguments.ca, *login]
+
+        def balanced(n: int) -> list[str]:
+            way = ["--broker", arguments.balancer] if n else ["--broker", arguments.websockets, "--websockets"]
+            return [*way, "--ca-file", arguments.ca, *login]
+
         every = ["--topic", "fleet/#"]
         self.witnesses = [
             Process(self.folder, f"at-{name}", "subscriber.py", "--broker", f"{host}:1883", *login, *every)
             for name, host in (pair.split("=") for pair in arguments.broker)
         ]
         self.subscribers = [
-            Process(self.folder, f"subscriber{n}", "subscriber.py", *balanced, *every) for n in range(SUBSCRIBERS)
+            Process(self.folder, f"subscriber{n}", "subscriber.py", *balanced(n), *every) for n in range(SUBSCRIBERS)
         ]
         subscribed = [*self.witnesses, *self.subscribers]
         self.wait("everybody is subscribed", lambda: all("subscription to" in p.said.read_text() for p in subscribed))
@@ -90,7 +94,7 @@ class Fleet:
                 self.folder,
                 f"publisher{n}",
                 "publisher.py",
-                *balanced,
+                *balanced(n),
                 *(
                     "--topic",
                     f"fleet/publisher{n}",
@@ -151,6 +155,7 @@ class Fleet:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--balancer", required=True)
+    parser.add_argument("--websockets", required=True)
     parser.add_argument("--ca", required=True)
     parser.add_argument("--user", required=True)
     parser.add_argument("--folder", required=True, type=Path)

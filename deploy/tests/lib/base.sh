@@ -6,7 +6,8 @@
 # Kept between runs, since making it takes half a minute; not in the checkout.
 base_cache=${MESH_TEST_CACHE:-/var/cache/mqtt-mesh-tests}
 
-base_release=bookworm
+# MESH_TEST_RELEASE=noble: machines are Ubuntus, as those of Multipass.
+base_release=${MESH_TEST_RELEASE:-bookworm}
 base_packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,netplan.io,openssh-server,sudo,iproute2,procps,python3,ca-certificates
 # What machines install by themselves.
 base_offered='mosquitto mosquitto-clients nginx libnginx-mod-stream nftables'
@@ -16,7 +17,23 @@ base_recipe=$(sha256sum "${BASH_SOURCE[0]}" | cut -c 1-16)
 
 # base_folder: prints where the base is.
 base_folder() {
-  printf '%s/base-%s-%s\n' "$base_cache" "$(dpkg --print-architecture)" "$base_recipe"
+  printf '%s/base-%s-%s-%s\n' "$base_cache" "$base_release" "$(dpkg --print-architecture)" "$base_recipe"
+}
+
+# bootstrap RELEASE FOLDER OPTION…: makes the file system of a Debian or Ubuntu.
+bootstrap() {
+  local release=$1 folder=$2 keyring=/usr/share/keyrings/ubuntu-archive-keyring.gpg archive=()
+  shift 2
+  case $release in
+    jammy | noble)
+      [ -e "$keyring" ] || {
+        printf '%s is missing, by which Ubuntu is known; it is in the package ubuntu-keyring\n' "$keyring" >&2
+        return 1
+      }
+      archive=("deb [signed-by=$keyring] http://archive.ubuntu.com/ubuntu $release main universe")
+      ;;
+  esac
+  as_root mmdebstrap --variant=minbase --include=apt "$@" "$release" "$folder" "${archive[@]+"${archive[@]}"}"
 }
 
 # make_base: makes the base if it is not there. All of it appears at once, by rename.
@@ -35,7 +52,7 @@ make_base() {
     as_root find "$base_cache" -mindepth 1 -maxdepth 1 -name 'base-*' \( -mtime +14 -o -name '*.making' \) -exec rm -rf {} +
     log=$(mktemp)
     {
-      as_root mmdebstrap --variant=minbase --include="$base_packages" "$base_release" "$base.making" &&
+      bootstrap "$base_release" "$base.making" --include="$base_packages" &&
         as_root bash -euc "$(declare -f furnish_base as_in_a_cloud); furnish_base $base.making '$base_offered'" &&
         as_root mv "$base.making" "$base"
     } >"$log" 2>&1 || {
@@ -97,20 +114,20 @@ END
   chmod 755 "$base/usr/libexec/netplan/generate" "$base/usr/bin/udevadm"
 }
 
-# plain_debian RELEASE: prints where the file system of that Debian is, with nothing in it that was not asked for; it is made
+# plain_debian RELEASE: prints where the file system of that Debian or Ubuntu is, with nothing in it that was not asked for; it is made
 # if it is not there.
 plain_debian() {
   local debian log
   debian=$base_cache/docker-$1-$(dpkg --print-architecture)
   if [ ! -d "$debian" ]; then
     found mmdebstrap || install mmdebstrap >&2
-    say "making the file system of Debian $1, kept in $debian" >&2
+    say "making the file system of $1, kept in $debian" >&2
     mkdir -p "$base_cache"
     log=$(mktemp)
-    { rm -rf "$debian.making" && mmdebstrap --variant=minbase "$1" "$debian.making" && mv "$debian.making" "$debian"; } \
+    { rm -rf "$debian.making" && bootstrap "$1" "$debian.making" && mv "$debian.making" "$debian"; } \
       >"$log" 2>&1 || {
       tail -n 20 "$log" >&2
-      fail "the file system of Debian $1 cannot be made; the last lines are above, all of them in $log"
+      fail "the file system of $1 cannot be made; the last lines are above, all of them in $log"
     }
     rm -f "$log"
   fi

@@ -97,14 +97,15 @@ tries_addresses() {
   ip -n broker1 address add 10.99.0.10/24 dev eth0
   ip -n host address add 10.99.0.1/24 dev eth0
   expect "a broker is reached at its own address" reaches host 192.168.100.10 1883
-  for port in 1883 8883; do
+  for port in 1883 8883 8083; do
     refuse "not at another one of its machine, port $port" reaches host 10.99.0.10 "$port"
     refuse "nor on that machine's loopback" reaches broker1 127.0.0.1 "$port"
   done
   ip -n broker1 address delete 10.99.0.10/24 dev eth0
   ip -n host address delete 10.99.0.1/24 dev eth0
   expect "the balancer is reached with TLS" reaches broker1 192.168.100.1 8883
-  for port in 1883 3000 3001 3002 18829; do
+  expect "and by WebSockets with TLS" reaches broker1 192.168.100.1 8084
+  for port in 1883 8083 3000 3001 3002 18829; do
     refuse "of the host nothing else is, port $port" reaches broker1 192.168.100.1 "$port"
   done
 }
