@@ -115,6 +115,15 @@ moved() {
   done <<<"$1"
 }
 
+# without_address: of whom it is not known where they are, and what to do; nothing if there are none.
+without_address() {
+  local broker names=''
+  while read -r broker _; do
+    [ -n "$(vm_address "$broker")" ] || names="$names $broker"
+  done <<<"$(mac_inventory)"
+  [ -z "$names" ] || printf '; the addresses there of brokers that do not run may be others now: run ./deploy/deploy-brokers.sh%s' "$names"
+}
+
 # write_addresses MOVED: mesh.toml in mesh-host gets these addresses, wherever it names the old ones as a broker's.
 write_addresses() {
   local pairs toml inventory
@@ -132,7 +141,7 @@ write_addresses() {
     { print }' |
     in_mac_host sh -c '
       cp -p "$1" "$1.new" && cat >"$1.new" && meshctl check --config "$1.new" >/dev/null && mv "$1.new" "$1"' - /etc/mesh/mesh.toml ||
-    fail "mesh.toml in $mac_host cannot be corrected, see above; all brokers at once: ./deploy/deploy-brokers.sh"
+    fail "mesh.toml in $mac_host cannot be corrected, see above$(without_address)"
   inventory=$(mac_inventory)
   [ -z "$(moved "$inventory")" ] ||
     fail "the brokers have other addresses than /etc/mesh/mesh.toml in $mac_host says, and it cannot be corrected by itself; see ./deploy/show-brokers.sh"

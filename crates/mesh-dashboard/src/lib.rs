@@ -51,7 +51,8 @@ fn operator(config: &Config) -> anyhow::Result<Option<HeaderValue>> {
 ///
 /// # Errors
 ///
-/// If the token or what operators show cannot be read, or if a part of the daemon ends that must not, or does not end when asked to.
+/// If the token or what operators show cannot be read, or if a part of the daemon ends that must not, or does not end when
+/// asked to.
 pub async fn run(
     config: &Config,
     assets: Option<PathBuf>,

@@ -32,7 +32,8 @@ use shell::{api, memory, monitor, probe};
 ///
 /// # Errors
 ///
-/// If what operators show cannot be read, if the webhook cannot be used, or a part of the daemon ends that must not, or does not end when asked to.
+/// If what operators show cannot be read, if the webhook cannot be used, or if a part of the daemon ends that must not, or
+/// does not end when asked to.
 pub async fn run(
     config: Config,
     secrets: Secrets,
