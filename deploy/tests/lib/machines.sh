@@ -33,7 +33,20 @@ machines_hindrance() {
 need_machines() {
   found systemd-nspawn || install systemd-container
   found ip || install iproute2
+  allow_watches
   make_base
+}
+
+# allow_watches: the services of a machine watch files by some fourteen instances of inotify, of which Linux allows a user 128
+# by default. When several runs at once have used them up, machines come up without their network, or not at all.
+allow_watches() {
+  local limit=/proc/sys/fs/inotify/max_user_instances
+  [ "$(cat "$limit")" -lt 1024 ] || return 0
+  if (printf '1024\n' >"$limit") 2>/dev/null; then
+    say "from now on each user of this system may have 1024 instances of inotify (fs.inotify.max_user_instances)"
+  else
+    say "$limit is low and cannot be changed: more than one run at once may fail"
+  fi
 }
 
 # hierarchies: the mount points of cgroups: one on today's systems, several with the first version.
