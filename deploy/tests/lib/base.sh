@@ -9,6 +9,10 @@ base_cache=${MESH_TEST_CACHE:-/var/cache/mqtt-mesh-tests}
 # MESH_TEST_RELEASE=noble: machines are Ubuntus, as those of Multipass.
 base_release=${MESH_TEST_RELEASE:-bookworm}
 base_packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,netplan.io,openssh-server,sudo,iproute2,procps,python3,ca-certificates
+# What an Ubuntu has besides, and its cloud-init counts on.
+case $base_release in
+  jammy | noble) base_packages=$base_packages,locales,lsb-release ;;
+esac
 # What machines install by themselves.
 base_offered='mosquitto mosquitto-clients nginx libnginx-mod-stream nftables'
 

@@ -127,6 +127,8 @@ machine() {
   # A machine whose address is there already has nothing to learn from a cloud, not even its keys for ssh.
   touch "$machines/$name/root/etc/cloud/cloud-init.disabled"
   ln -s /dev/null "$machines/$name/root/etc/systemd/system/ssh.service"
+  # By which Ubuntu starts it.
+  rm -f "$machines/$name/root/etc/systemd/system/sockets.target.wants/ssh.socket"
   start_machine "$name"
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mesh_lab::{own_program, system_program, wait_until};
+use mesh_model::BrokerId;
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -34,33 +35,31 @@ struct Library {
     keeps: bool,
 }
 
+/// So many primaries die.
+const DEATHS: usize = 2;
+
+/// Clients at a broker itself: one has what is published, the other publishes what is awaited. Their broker may die as any
+/// other: who serves next need not be the next in order, if that one has failed lately.
+struct Bystander {
+    broker: BrokerId,
+    witness: Client,
+    _beat: Client,
+    _feed: Feed,
+}
+
 pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result<()> {
     let ground = Ground::enter(story, &settings).await?;
     let folder = tempfile::tempdir()?;
-    let primary = ground.primary().await?;
-    // Who serves after the first death is the first of the others.
-    let last = ground
-        .ids()
-        .filter(|id| **id != primary)
-        .last()
-        .context("a broker")?;
-    let last = ground.broker(last)?;
-    let mut command = ground.mosquitto("mosquitto_sub", last, "mqttv5")?;
-    command.args(["-q", "1", "-t", "scenario/+/numbers", "-F", "%t %p"]);
-    let witness = Client::start(command, folder.path(), "witness")?;
-    let mut command = ground.mosquitto("mosquitto_pub", last, "mqttv5")?;
-    command.args(["-q", "1", "-t", "scenario/beat", "-l"]);
-    let mut beat = Client::start(command, folder.path(), "beat")?;
-    let _beat = beat.feed(RATE)?;
+    let bystanders = bystanders(&ground, folder.path()).await?;
     let mut libraries = libraries(story, &ground, folder.path())?;
     story.say(format_args!(
         "{} libraries, each publishing {RATE} messages a second",
         libraries.len()
     ));
-    back(&libraries, &witness, Instant::now()).await?;
-
     let mut dead = Vec::new();
-    for _ in 0..2 {
+    back(&libraries, living(&bystanders, &dead)?, Instant::now()).await?;
+
+    for _ in 0..DEATHS {
         let serving = wait_until("a primary that lives", PATIENCE, async || {
             let primary = ground.primary().await?;
             anyhow::ensure!(!dead.contains(&primary), "{primary} is dead");
@@ -70,7 +69,9 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         story.say(format_args!("killing the primary, {dies}"));
         let fault = Instant::now();
         ground.kill(&dies).await?;
-        let returned = back(&libraries, &witness, fault).await;
+        dead.push(dies.clone());
+        let witness = living(&bystanders, &dead)?;
+        let returned = back(&libraries, witness, fault).await;
         story.check(
             format!("all are back within {LATEST:?} after {dies} died"),
             returned.is_ok(),
@@ -78,15 +79,15 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
         );
         for library in &libraries {
             let name = library.name;
-            let gap = longest_gap(&times(&published(&witness, name)), fault);
+            let gap = longest_gap(&times(&published(witness, name)), fault);
             story.time(format!("{name} publishes again after {dies} died"), gap);
             if let Some(subscriber) = &library.subscriber {
                 let gap = longest_gap(&times(&subscriber.lines()), fault);
                 story.time(format!("{name} receives again after {dies} died"), gap);
             }
         }
-        dead.push(dies);
     }
+    let witness = living(&bystanders, &dead)?;
     for library in &mut libraries {
         let name = library.name;
         story.check(
@@ -94,7 +95,7 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
             library.publisher.is_running(),
             "it has ended",
         );
-        let (missing, twice) = account(&published(&witness, name));
+        let (missing, twice) = account(&published(witness, name));
         story.figure(
             format!("{name}, messages missing elsewhere"),
             missing as f64,
@@ -109,11 +110,52 @@ pub(super) async fn run(story: &mut Story, settings: Settings) -> anyhow::Result
             );
         }
     }
-    drop((libraries, witness, beat));
+    drop((libraries, bystanders));
     for id in &dead {
         ground.restart(id).await?;
     }
     ground.leave().await
+}
+
+/// Starts a bystander each at the last brokers, one more than will die. Their witnesses have subscribed.
+async fn bystanders(ground: &Ground, folder: &Path) -> anyhow::Result<Vec<Bystander>> {
+    let ids: Vec<_> = ground.ids().collect();
+    let mut bystanders = Vec::new();
+    for id in ids.into_iter().rev().take(DEATHS + 1) {
+        let at = ground.broker(id)?;
+        let mut witness = ground.mosquitto("mosquitto_sub", at, "mqttv5")?;
+        witness.args(["-q", "1", "-t", "scenario/+/numbers", "-F", "%t %p"]);
+        let witness = Client::start(witness, folder, &format!("witness-{id}"))?;
+        let subscribed = wait_until("a subscription", PATIENCE, async || {
+            let mut begin = ground.mosquitto("mosquitto_pub", at, "mqttv5")?;
+            begin
+                .args(["-t", "scenario/begin/numbers", "-m", "x"])
+                .status()
+                .await?;
+            anyhow::ensure!(witness.count() > 0, "nothing came yet");
+            anyhow::Ok(())
+        });
+        subscribed.await?;
+        let mut beat = ground.mosquitto("mosquitto_pub", at, "mqttv5")?;
+        beat.args(["-q", "1", "-t", "scenario/beat", "-l"]);
+        let mut beat = Client::start(beat, folder, &format!("beat-{id}"))?;
+        bystanders.push(Bystander {
+            broker: id.clone(),
+            witness,
+            _feed: beat.feed(RATE)?,
+            _beat: beat,
+        });
+    }
+    Ok(bystanders)
+}
+
+/// The witness at a broker that did not die.
+fn living<'a>(bystanders: &'a [Bystander], dead: &[BrokerId]) -> anyhow::Result<&'a Client> {
+    let mut all = bystanders.iter();
+    let found = all.find(|bystander| !dead.contains(&bystander.broker));
+    found
+        .map(|bystander| &bystander.witness)
+        .context("nobody is left who could tell")
 }
 
 /// Starts everything, through Nginx.
