@@ -53,6 +53,14 @@ gets_rust() {
   inside 'rm -rf /root/mesh'
 }
 
+# running: the processes of a lab; others are not to be seen from here.
+running() {
+  local name
+  for name in mosquitto nginx mesh-; do
+    pgrep "$name" || true
+  done
+}
+
 # is_ready: has the lab said so?
 is_ready() {
   grep -q -x ready "$fresh/lab"
@@ -69,12 +77,12 @@ runs_lab() {
   cat "$fresh/lab"
   is_ready || fail "run-local.sh ended before it was ready, see above"
   expect "a message passes through the balancer" inside 'timeout 20 mosquitto_sub -p 18830 -t new/user -C 1 >/root/heard &
-    until [ -s /root/heard ]; do mosquitto_pub -p 18830 -t new/user -m hello; sleep 0.2; kill -0 $! || break; done
-    grep -q hello /root/heard'
+    timeout 20 sh -c "until grep -q hello /root/heard; do mosquitto_pub -p 18830 -t new/user -m hello; sleep 0.2; done"'
   expect "the page answers" inside 'curl -sf http://127.0.0.1:3000/ | grep -q -i "<html"'
+  expect "it has processes" test -n "$(running)"
   kill -INT "$lab"
   wait "$lab" || fail "run-local.sh does not end well at Ctrl-C: $(tail -n 5 "$fresh/lab")"
-  expect "after Ctrl-C no process is left" test "$(pgrep -c -x 'mosquitto|nginx|mesh-.*' || true)" = 0
+  expect "after Ctrl-C no process is left" test -z "$(running)"
 }
 
 is_ready_or_over() {
