@@ -97,6 +97,8 @@ as_in_a_cloud() {
   local base=$1
   cat >"$base/etc/cloud/cloud.cfg.d/99-tests.cfg" <<'END'
 datasource_list: [NoCloud, None]
+# Packages come from the machine itself.
+apt: {preserve_sources_list: true}
 system_info:
   default_user:
     name: ubuntu
