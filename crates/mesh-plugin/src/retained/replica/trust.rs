@@ -49,7 +49,9 @@ impl Replica {
             && self.sync.is_through()
             && self.ended.is_empty()
             && self.unwanted.is_empty()
-            && !self.storing;
+            && !self.storing
+            // What was told in this turn is not even on its way.
+            && !self.actions.iter().any(|action| matches!(action, Action::Remove { .. }));
         if self.in_sync || !(alone || through) {
             return;
         }

@@ -246,8 +246,13 @@ impl Mesh {
         }
         let broker = &mut self.brokers[at];
         broker.replica.tick(self.now, &broker.contacts);
+        let mut removes = false;
         while let Some(action) = self.brokers[at].replica.next_action() {
+            removes |= matches!(action, Action::Remove { .. });
             match action {
+                Action::Tell(Event::InSync(_)) if removes => {
+                    panic!("in sync, with something still to be removed")
+                }
                 Action::Say(place, payload) => {
                     let here = matches!(Saying::decode(&payload), Some((_, Saying::Here { .. })));
                     self.said += usize::from(!here);
