@@ -31,7 +31,7 @@ pub use error::LabError;
 pub use faults::Fault;
 pub use lab::Lab;
 pub use layout::{Door, MAX_BROKERS_WITH_DOORS, Ports};
-pub use net::Net;
+pub use net::{Net, brokers_of};
 pub use options::{BrokerConf, ExtraFiles, ExtraProcess, LabOptions, MAX_BROKERS, MAX_EXTRA, Progress};
 pub use programs::{mosquitto as mosquitto_program, own as own_program, system as system_program};
 pub use ready::links_carry;

@@ -1,5 +1,6 @@
 //! Which network a command is about.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh_runtime::{Config, ConfigArgs, ConfigError};
@@ -29,16 +30,28 @@ impl NetworkArgs {
     /// [`ConfigError`] if it cannot be read or is refused.
     pub fn load(&self) -> Result<Config, ConfigError> {
         let mut args = self.config.clone();
-        if args.config.is_none() {
-            let lab = self
-                .state
-                .as_deref()
-                .unwrap_or(Path::new(DEFAULT_STATE))
-                .join("mesh.toml");
-            if self.state.is_some() || lab.exists() {
-                args.config = Some(lab);
-            }
-        }
+        args.config = self.lab().or(args.config);
         args.load()
+    }
+
+    /// Where this machine reaches the brokers of the network that has this configuration, in order.
+    pub fn brokers(&self, config: &Config) -> Vec<SocketAddr> {
+        match self.lab() {
+            Some(_) => mesh_lab::brokers_of(config),
+            None => config
+                .topology
+                .brokers()
+                .iter()
+                .map(|broker| broker.address)
+                .collect(),
+        }
+    }
+
+    /// The configuration that a lab has written, if it is about one.
+    fn lab(&self) -> Option<PathBuf> {
+        let folder = self.state.as_deref().unwrap_or(Path::new(DEFAULT_STATE));
+        let file = folder.join("mesh.toml");
+        let meant = self.state.is_some() || (self.config.config.is_none() && file.exists());
+        meant.then_some(file)
     }
 }

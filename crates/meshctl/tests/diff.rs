@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
-use mesh_lab::{Lab, LabOptions};
+use mesh_lab::{Lab, LabError, LabOptions, Net};
 use mesh_runtime::mqtt::mqttbytes::QoS;
 use mesh_runtime::mqtt::mqttbytes::v5::{Publish, PublishProperties};
 use mesh_runtime::mqtt::{Connection, Identity, Packet};
@@ -154,5 +154,32 @@ async fn what_differs_is_listed_and_nothing_else() {
         code == Some(1) && printed.contains("what broker2 retains"),
         "{printed}"
     );
+    lab.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_in_namespaces_are_reached_as_well() {
+    let options = LabOptions {
+        brokers: 2,
+        health: false,
+        net: Net::Namespaces,
+        ..LabOptions::default()
+    };
+    let lab = match Lab::start(options).await {
+        Ok(lab) => lab,
+        Err(error @ LabError::Net(_)) if error.to_string().contains("root") => {
+            return eprintln!("skipped: {error}");
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let id = |n: usize| format!("broker{n}").parse().unwrap();
+    lab.cut(&id(1), Some(&id(2))).await.unwrap();
+    retain(lab.broker(&id(1)), "here", "x", None).await;
+    let (code, printed) = diff(&lab, &["broker1", "broker2"]);
+    assert!(
+        code == Some(1) && printed.starts_with("here  broker1: 1 bytes, written at broker1 "),
+        "{printed}"
+    );
+    assert_eq!(diff(&lab, &["broker1", "broker1"]), (Some(0), String::new()));
     lab.stop().await.unwrap();
 }

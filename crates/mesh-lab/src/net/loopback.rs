@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use mesh_runtime::Config;
+
 use super::Addresses;
 use crate::error::LabError;
 use crate::layout::{Ports, loopback_source};
@@ -23,6 +25,15 @@ impl Addresses {
             proxy_bind: loopback_source(),
         }
     }
+}
+
+/// Where this machine reaches the brokers of the lab that has written `config`, in order. In namespaces they have
+/// other addresses among themselves, and only those stand in its `mesh.toml`.
+pub fn brokers_of(config: &Config) -> Vec<SocketAddr> {
+    // The read-back is at the same place inside and outside of namespaces; the balancer and then the brokers follow.
+    let first = config.balancer.readback.port() + 2;
+    let ports = (first..).take(config.topology.brokers().len());
+    ports.map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect()
 }
 
 /// On one loopback device nobody can be cut off from anybody.

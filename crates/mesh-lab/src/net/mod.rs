@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 use crate::error::LabError;
 use crate::layout::{Door, Ports};
 
+pub use loopback::brokers_of;
+
 /// Which network a lab has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Net {

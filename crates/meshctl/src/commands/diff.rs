@@ -121,12 +121,13 @@ type Differences = BTreeMap<String, [Option<Value>; 2]>;
 /// Prints the differences. The exit code is 1 if there are any.
 pub async fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
     let config = args.network.load()?;
+    let addresses = args.network.brokers(&config);
     let secrets = Secrets::load(&config.security.secrets_dir)?;
     let most = usize::try_from(config.mosquitto.max_queued_messages).unwrap_or(usize::MAX);
     let reader = |name: &str| -> anyhow::Result<Reader> {
         Ok(Reader {
             name: name.to_owned(),
-            address: find(&config, name)?,
+            address: find(&config, &addresses, name)?,
             password: secrets.health.clone(),
             most,
         })
@@ -161,12 +162,11 @@ pub async fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Where the broker `name` takes connections.
-fn find(config: &Config, name: &str) -> anyhow::Result<SocketAddr> {
-    let brokers = config.topology.brokers();
+/// Where the broker `name` takes connections. `addresses` are those of the brokers, in order.
+fn find(config: &Config, addresses: &[SocketAddr], name: &str) -> anyhow::Result<SocketAddr> {
     let id = name.parse::<BrokerId>().ok();
-    if let Some(broker) = brokers.iter().find(|broker| Some(&broker.id) == id.as_ref()) {
-        return Ok(broker.address);
+    if let Some(place) = id.and_then(|id| config.topology.priority(&id)) {
+        return Ok(addresses[place]);
     }
     let known: Vec<&str> = config.topology.ids().map(BrokerId::as_str).collect();
     name.parse().with_context(|| {
