@@ -12,7 +12,7 @@ pub enum LabError {
     #[error("{0}")]
     Options(String),
     /// Another lab uses the state folder.
-    #[error("a lab is already running in {0}; stop it with `meshctl lab down --state {0}`", .state.display())]
+    #[error("a lab is already running in {0}; stop it with `meshctl lab down --state {0}`, or name another folder with --state", .state.display())]
     Running {
         /// The folder.
         state: PathBuf,

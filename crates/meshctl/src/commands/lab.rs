@@ -217,18 +217,37 @@ fn summary(lab: &Lab, state: &Path) -> String {
     } else {
         format!(" --state {}", state.display())
     };
+    let meshctl = own_name();
     text += &format!(
         "  page        {page}/\n\
-         \x20 status      {url}/v1/status, or `meshctl status{state_flag}`\n\
-         \x20 logs        `meshctl logs -f{state_flag}`, e.g. `meshctl logs level>=warn{state_flag}`\n\
+         \x20 status      {url}/v1/status, or `{meshctl} status{state_flag}`\n\
+         \x20 logs        `{meshctl} logs -f{state_flag}`, e.g. `{meshctl} logs 'level>=warn'{state_flag}`\n\
          \n\
          \x20 subscribe   mosquitto_sub -p {port} -t 'hello/#' -v\n\
          \x20 publish     mosquitto_pub -p {port} -t hello/world -m hi\n\
-         \x20 break       meshctl lab fault kill {first}{state_flag}\n\
-         \x20 mend        meshctl lab fault restart {first}{state_flag}\n\
-         \x20 end         Ctrl-C, or `meshctl lab down{state_flag}`\n",
+         \x20 break       {meshctl} lab fault kill {first}{state_flag}\n\
+         \x20 mend        {meshctl} lab fault restart {first}{state_flag}\n\
+         \x20 end         Ctrl-C, or `{meshctl} lab down{state_flag}`\n",
         page = lab.dashboard_url(),
         url = lab.health_url(),
     );
     text
+}
+
+/// How this program is called from the current folder: by its name only where a shell finds it by that.
+fn own_name() -> String {
+    let name = "meshctl";
+    let Ok(own) = std::env::current_exe() else {
+        return name.to_owned();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find_map(|file| file.canonicalize().ok());
+    if found.as_ref() == Some(&own) {
+        return name.to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    let inside = here.and_then(|here| own.strip_prefix(here).map(Path::to_owned).ok());
+    inside.unwrap_or(own).display().to_string()
 }
