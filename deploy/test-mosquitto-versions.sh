@@ -19,11 +19,11 @@ done
 # Everything that goes through the plugin inside a real broker.
 suite_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
-    local binaries='plugin_.*|exactly_once|storm|bounds|salvage|failover|retained.*|in_sync|wills|replication|history.*'
+    local binaries='plugin_.*|exactly_once|storm|bounds|salvage|failover|retained.*|in_sync|clocks|wills|replication|history.*'
     cargo nextest run --locked --no-fail-fast -E "package(mesh-lab) & binary(/^($binaries)$/)" "$@"
   else
     local tests=()
-    for name in 'plugin_*' exactly_once storm bounds salvage failover 'retained*' in_sync wills replication 'history*'; do
+    for name in 'plugin_*' exactly_once storm bounds salvage failover 'retained*' in_sync clocks wills replication 'history*'; do
       tests+=(--test "$name")
     done
     cargo test --locked --no-fail-fast -p mesh-lab "${tests[@]}" -- "$@"

@@ -131,6 +131,21 @@ pub struct EvtDisconnect {
     future2: [*mut c_void; 4],
 }
 
+/// The data of `MOSQ_EVT_TICK`. Mosquitto 2.0 fills it with zeros and looks at nothing of it.
+#[repr(C)]
+pub struct EvtTick {
+    future: *mut c_void,
+    /// Nanoseconds of the second.
+    pub now_ns: i64,
+    /// Mosquitto 2.1 calls again when so many milliseconds have passed,
+    pub next_ms: i64,
+    /// Seconds since 1970, as the machine believes.
+    pub now_s: i64,
+    /// and so many seconds.
+    pub next_s: i64,
+    future2: [*mut c_void; 4],
+}
+
 const _: () = {
     assert!(size_of::<Opt>() == 16);
     assert!(offset_of!(Opt, key) == 0);
@@ -155,6 +170,11 @@ const _: () = {
     assert!(offset_of!(EvtMessage, payloadlen) == 48);
     assert!(offset_of!(EvtMessage, qos) == 52);
     assert!(offset_of!(EvtMessage, retain) == 54);
+    assert!(size_of::<EvtTick>() == 72);
+    assert!(offset_of!(EvtTick, now_ns) == 8);
+    assert!(offset_of!(EvtTick, next_ms) == 16);
+    assert!(offset_of!(EvtTick, now_s) == 24);
+    assert!(offset_of!(EvtTick, next_s) == 32);
     assert!(offset_of!(Property, value) == 8);
     assert!(offset_of!(Property, name) == 24);
     assert!(offset_of!(Property, identifier) == 40);

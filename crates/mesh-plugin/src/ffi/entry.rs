@@ -5,7 +5,9 @@ use std::ffi::{c_int, c_void};
 use std::panic;
 use std::ptr;
 
-use super::abi::{self, Callback, EvtAclCheck, EvtBasicAuth, EvtDisconnect, EvtMessage, Opt, PluginId};
+use super::abi::{
+    self, Callback, EvtAclCheck, EvtBasicAuth, EvtDisconnect, EvtMessage, EvtTick, Opt, PluginId,
+};
 use super::{Access, AclCheck, BasicAuth, Client, Level, Message, bytes, guard, log, readable};
 use crate::hooks::Plugin;
 use crate::policy::TopicKey;
@@ -264,8 +266,12 @@ unsafe extern "C" fn on_client_offline(_: c_int, data: *mut c_void, userdata: *m
     )
 }
 
-unsafe extern "C" fn on_tick(_: c_int, _: *mut c_void, userdata: *mut c_void) -> c_int {
-    // SAFETY: as in `on_basic_auth`; the data of this event is empty on 2.0 and not looked at.
-    let loaded = unsafe { &*userdata.cast::<Loaded>() };
+unsafe extern "C" fn on_tick(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
+    // SAFETY: as in `on_basic_auth`.
+    let (loaded, event) = unsafe { (&*userdata.cast::<Loaded>(), &mut *data.cast::<EvtTick>()) };
+    // At the next turn of the loop again, that is since 1970: 2.1 compares with the time of day, and calls nobody until
+    // a clock that was set back has come to where it was.
+    event.next_s = -event.now_s;
+    event.next_ms = -(event.now_ns / 1_000_000);
     guard("TICK", || loaded.plugin.tick(), || abi::SUCCESS)
 }
