@@ -82,11 +82,6 @@ need_logs() {
   found rsyslogd || install rsyslog
 }
 
-# One test sets the clocks of brokers wrong. Where that cannot be it skips itself and says so.
-need_clocks() {
-  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || ! found apt-get || (install libfaketime) || true
-}
-
 # Debian's package of Prometheus has promtool; its service is not started (see install).
 need_promtool() {
   found promtool || ! found apt-get || install prometheus

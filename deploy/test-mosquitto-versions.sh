@@ -30,6 +30,7 @@ suite_tests() {
   fi
 }
 
+need_clocks
 # All of the random histories are run with the installed version; here a few.
 export MESH_HISTORIES=${MESH_HISTORIES:-5}
 

@@ -115,13 +115,18 @@ moved() {
   done <<<"$1"
 }
 
-# without_address: of whom it is not known where they are, and what to do; nothing if there are none.
+# without_address: what to do, for those of whom it is not known where they are, or for all if all are.
 without_address() {
-  local broker names=''
+  local broker inventory names=''
+  inventory=$(mac_inventory) || return 0
   while read -r broker _; do
     [ -n "$(vm_address "$broker")" ] || names="$names $broker"
-  done <<<"$(mac_inventory)"
-  [ -z "$names" ] || printf '; the addresses there of brokers that do not run may be others now: run ./deploy/deploy-brokers.sh%s' "$names"
+  done <<<"$inventory"
+  if [ -n "$names" ]; then
+    printf '; the addresses there of brokers that do not run may be others now: run ./deploy/deploy-brokers.sh%s' "$names"
+  else
+    printf '; when that is mended, run ./deploy/deploy-brokers.sh'
+  fi
 }
 
 # write_addresses MOVED: mesh.toml in mesh-host gets these addresses, wherever it names the old ones as a broker's.

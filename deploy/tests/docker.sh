@@ -28,6 +28,7 @@ hindrance=$(machines_hindrance)
 found docker-compose || install docker-compose
 found mmdebstrap || install mmdebstrap
 found ip || install iproute2
+found curl || install curl
 cd "$checkout"
 cargo build --locked --quiet --profile "$profile" -p mesh-plugin -p mesh-health -p mesh-logs -p mesh-dashboard -p meshctl \
   -p mesh-scenarios || fail "the build failed; see the compiler's messages above"

@@ -29,7 +29,7 @@ enter() {
   cp /etc/resolv.conf "$root/etc/resolv.conf"
   printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
   # Whom this machine trusts beside those whom Debian trusts: such as the proxy of a company.
-  cp -r /usr/local/share/ca-certificates "$root/usr/local/share/"
+  [ ! -d /usr/local/share/ca-certificates ] || cp -r /usr/local/share/ca-certificates "$root/usr/local/share/"
 }
 
 gets_rust() {

@@ -187,7 +187,8 @@ def test_without_mesh_health_the_incidents_come_from_the_database(open_page, lab
     with mended(lab, "hang", "mesh-health", "resume"):
         # A server that starts now has never heard of it.
         lab.fault("kill", "mesh-dashboard")
-        page = until("a page", lambda: open_page("/incidents"), 30)
+        until("a server of the page", lambda: lab.get("/"), 30)
+        page = open_page("/incidents")
         page.wait_for_selector("text=these are the ones that were stored", timeout=15_000)
         page.click(f'tbody a[href="/incidents/{newest}"]')
         page.wait_for_selector("h2:text('Phases')")

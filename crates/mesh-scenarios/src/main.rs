@@ -45,7 +45,7 @@ struct Arguments {
     #[arg(long, value_name = "USER")]
     ssh: Option<String>,
     /// --vm: the brokers' machines cannot be reached, as in containers: only scenarios that break nothing
-    #[arg(long, conflicts_with = "ssh")]
+    #[arg(long, requires = "vm", conflicts_with = "ssh")]
     hands_off: bool,
     /// --vm: log in to brokers as this user
     #[arg(long, value_name = "NAME", requires = "password_file")]

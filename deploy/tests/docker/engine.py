@@ -107,7 +107,8 @@ def build(stage, debian, checkout, programs, left_out):
         stage.user, stage.command = stage.parent.user, stage.parent.command
         stage.healthcheck = stage.parent.healthcheck
     directory = "/"
-    shutil.copytree("/" / TRUSTED, stage.root / TRUSTED, dirs_exist_ok=True)
+    if ("/" / TRUSTED).is_dir():
+        shutil.copytree("/" / TRUSTED, stage.root / TRUSTED, dirs_exist_ok=True)
     for instruction, rest in stage.instructions:
         why = [why for beginning, why in left_out if rest.startswith(beginning)]
         if instruction == "RUN" and why:

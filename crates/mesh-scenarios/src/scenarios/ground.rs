@@ -18,8 +18,9 @@ use super::{Settings, network};
 use crate::client;
 use crate::story::Story;
 
-/// Below this prefix messages show that links carry. Users of their own may not write where the lab does.
-const LINKS: &str = "scenario-links/";
+/// Below this prefix messages show that links carry: where the scenarios write too, since users of their own may not
+/// write where the lab does.
+const LINKS: &str = "scenario/links/";
 
 /// Where a client connects, and as whom.
 #[derive(Debug, Clone)]
@@ -86,7 +87,10 @@ impl Ground {
                 clients: configure_clients(network.login())?,
             };
             // Healthy brokers may have links that are still to be made.
-            mesh_lab::links_carry(ground.sessions().await?, LINKS, super::PATIENCE).await?;
+            let carry = mesh_lab::links_carry(ground.sessions().await?, LINKS, super::PATIENCE);
+            carry.await.with_context(|| {
+                format!("messages below {LINKS} do not pass (may --user write and read there?)")
+            })?;
             return Ok(ground);
         }
         let lab = network(story, settings).await?;

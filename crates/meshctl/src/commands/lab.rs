@@ -215,39 +215,61 @@ fn summary(lab: &Lab, state: &Path) -> String {
     let state_flag = if state == Path::new(DEFAULT_STATE) {
         String::new()
     } else {
-        format!(" --state {}", state.display())
+        format!(" --state {}", quoted(state))
     };
-    let meshctl = own_name();
+    text.push('\n');
+    if let Some(folder) = unknown_folder() {
+        text += &format!("  first       export PATH={}:\"$PATH\"\n", quoted(&folder));
+    }
     text += &format!(
         "  page        {page}/\n\
-         \x20 status      {url}/v1/status, or `{meshctl} status{state_flag}`\n\
-         \x20 logs        `{meshctl} logs -f{state_flag}`, e.g. `{meshctl} logs 'level>=warn'{state_flag}`\n\
+         \x20 status      {url}/v1/status, or `meshctl status{state_flag}`\n\
+         \x20 logs        `meshctl logs -f{state_flag}`, e.g. `meshctl logs 'level>=warn'{state_flag}`\n\
          \n\
          \x20 subscribe   mosquitto_sub -p {port} -t 'hello/#' -v\n\
          \x20 publish     mosquitto_pub -p {port} -t hello/world -m hi\n\
-         \x20 break       {meshctl} lab fault kill {first}{state_flag}\n\
-         \x20 mend        {meshctl} lab fault restart {first}{state_flag}\n\
-         \x20 end         Ctrl-C, or `{meshctl} lab down{state_flag}`\n",
+         \x20 break       meshctl lab fault kill {first}{state_flag}\n\
+         \x20 mend        meshctl lab fault restart {first}{state_flag}\n\
+         \x20 end         Ctrl-C, or `meshctl lab down{state_flag}`\n",
         page = lab.dashboard_url(),
         url = lab.health_url(),
     );
     text
 }
 
-/// How this program is called from the current folder: by its name only where a shell finds it by that.
-fn own_name() -> String {
-    let name = "meshctl";
-    let Ok(own) = std::env::current_exe() else {
-        return name.to_owned();
-    };
+/// The folder of this program, where a shell does not find it by its name.
+fn unknown_folder() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?.canonicalize().ok()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find_map(|file| file.canonicalize().ok());
-    if found.as_ref() == Some(&own) {
-        return name.to_owned();
+    let found = std::env::split_paths(&path).find_map(|folder| folder.join("meshctl").canonicalize().ok());
+    (found.as_ref() != Some(&own)).then(|| own.parent().map(Path::to_owned))?
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
-    let here = std::env::current_dir().ok();
-    let inside = here.and_then(|here| own.strip_prefix(here).map(Path::to_owned).ok());
-    inside.unwrap_or(own).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::quoted;
+
+    #[test]
+    fn a_shell_takes_paths_as_they_are() {
+        for (path, expected) in [
+            ("/a/b-1.2", "/a/b-1.2"),
+            ("/my lab", "'/my lab'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), expected);
+        }
+    }
 }

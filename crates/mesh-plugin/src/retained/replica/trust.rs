@@ -44,15 +44,18 @@ impl Replica {
             }
         }
         let took = now.up.saturating_sub(self.since);
+        // What was told in this turn is not even on its way.
+        let removes = self
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::Remove { .. }));
         let alone = !met && took >= if heard { DEAF } else { ALONE };
         let through = met
             && self.sync.is_through()
             && self.ended.is_empty()
             && self.unwanted.is_empty()
-            && !self.storing
-            // What was told in this turn is not even on its way.
-            && !self.actions.iter().any(|action| matches!(action, Action::Remove { .. }));
-        if self.in_sync || !(alone || through) {
+            && !self.storing;
+        if self.in_sync || removes || !(alone || through) {
             return;
         }
         match std::mem::replace(&mut self.doubt, Doubt::None) {

@@ -15,7 +15,7 @@ const DOUBT: f64 = 0.025;
 /// least and the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Middle {
-    /// The middle value, or the upper one of the two middle values; NaN if there is none.
+    /// The middle value, or the mean of the two middle values; NaN if there is none.
     pub median: f64,
     /// The lower bound.
     pub low: f64,
@@ -29,11 +29,12 @@ impl Middle {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let at = |place: Option<usize>| place.and_then(|at| values.get(at)).copied().unwrap_or(f64::NAN);
-        let outside = outside(values.len());
+        let count = values.len();
+        let outside = outside(count);
         Self {
-            median: at(Some(values.len() / 2)),
+            median: f64::midpoint(at(Some(count / 2)), at(count.checked_sub(count / 2 + 1))),
             low: at(Some(outside)),
-            high: at(values.len().checked_sub(outside + 1)),
+            high: at(count.checked_sub(outside + 1)),
         }
     }
 
@@ -77,6 +78,7 @@ mod tests {
         let middle = Middle::of((1..=15).rev().map(f64::from));
         assert_eq!((middle.low, middle.median, middle.high), (4.0, 8.0, 12.0));
         assert_eq!(middle.to_string(), "8.00 (4.00-12.00)");
+        assert_eq!(Middle::of([1.0, 2.0, 4.0, 8.0].into_iter()).median, 3.0);
         assert!(Middle::of(std::iter::empty()).median.is_nan());
         assert_eq!(Middle::of_known([Some(1.0), None].into_iter()), None);
     }

@@ -156,7 +156,8 @@ impl fmt::Display for Report {
             f,
             "The mesh to its peers: to the star; to the fan, which is the mesh without the plugin and with messages on\n\
              the links from the first broker only; and to a mesh whose plugin only keeps messages from looping\n\
-             (medians of all rounds; in brackets, within what they are certain at 95 %)\n"
+             (medians of all rounds; in brackets, within what they are certain at 95 %, or of less than six rounds the\n\
+             least and the greatest)\n"
         )?;
         writeln!(f, "{}\n", self.ratio_table())?;
         if self.latency.is_empty() {
